@@ -1,0 +1,192 @@
+"""The contracts between the rooms, each with its law in the docstring.
+
+`ensemblerl.testing` holds the laws as functions; a part of your own passes them or says which
+it does not claim (``has_density``, ``order_free``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ensemblerl.ledger import Event, Ledger
+from ensemblerl.records import Answer, AnyArray, Demands, FloatArray, Members, Proposals, Results
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ensemblerl.worker import Job
+
+Metrics = Mapping[str, float]
+State = dict[str, Any]
+"""A nested dict of arrays, numbers and strings (and lists of numbers or strings)."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Chooses points of the cube.
+
+    Laws (`ensemblerl.testing.check_sampler`): points lie in the open cube, inactive coordinates
+    at 0.5, known constraints honoured, ``len <= n``; what is proposed is a function of the rng
+    and of the *set* of (member, result) told: telling twice, in another order or in other batches
+    changes nothing (``order_free``); a launch is told as pending and the outcome overrides it;
+    ``load_state_dict(state_dict())`` goes on exactly; where ``has_density``, ``log_prob`` agrees
+    with the draws.
+    """
+
+    name: str
+    has_density: bool
+    order_free: bool
+
+    def ask(
+        self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None = None
+    ) -> Proposals:
+        """At most n points; none, with nothing in flight, ends the campaign."""
+
+    def tell(self, members: Members, results: Results) -> Metrics:
+        """Add to what is known, keyed by member number; pending members too."""
+
+    def state_dict(self) -> State:
+        """All that ``load_state_dict`` of an equally built sampler needs to go on exactly."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is and its arguments, for the provenance: JSON."""
+
+
+@runtime_checkable
+class Simulation(Protocol):
+    """Runs one member. Pure: point and seed determine the result.
+
+    What belongs to a run sits here; a bare function is wrapped by
+    `ensemblerl.simulations.function.Function`.
+    """
+
+    cores: int
+    timeout: float | None
+    retries: int
+    version: str | None
+    max_result_bytes: int
+
+    def __call__(
+        self, point: Mapping[str, Any], *, seed: int, member: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A float (becomes ``"value"``), a mapping of arrays, or an `xarray.Dataset`.
+
+        ``member`` holds ``number``, ``attempt``, the lineage and ``state``. A text under the key
+        ``"state"`` of a mapping is a reference to what the member leaves for its children.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Name, module, file, arguments, for the provenance: JSON."""
+
+
+@runtime_checkable
+class Goal(Protocol):
+    """The question: a reward, a temperature, and an estimator of the answer.
+
+    Laws (`ensemblerl.testing.check_goal`): ``value`` is pure and gives ``k`` floats; ``rewards``
+    is vectorised over rows, NaN exactly where the fate is not ok, the same row by row and in one
+    call; describes itself in JSON, equal for equal goals; the object survives pickling.
+    """
+
+    k: int
+
+    def reduce(self, result: Any) -> Any:
+        """What is kept of a result (on the worker)."""
+
+    def value(self, reduced: Mapping[str, AnyArray]) -> FloatArray:
+        """(k,) the numbers the question is about (on the worker)."""
+
+    def rewards(self, values: FloatArray, fates: AnyArray) -> FloatArray:
+        """(n, k), (n,) -> (n,) larger is better, NaN where not ok."""
+
+    def demands(self, ledger: Ledger, n_members: int) -> Demands:
+        """What it asks of an agent now."""
+
+    def estimate(self, ledger: Ledger) -> xr.Dataset:
+        """The answer with its uncertainty, from the ledger alone."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is and its arguments: JSON; a store refuses another goal by this."""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs bundles of members somewhere.
+
+    Laws (`ensemblerl.testing.check_executor`): every future submitted is returned by ``wait``
+    exactly once, done; futures of one call come in the order of submission; a bundle's future
+    gives an `Answer`, or raises when the infrastructure lost it.
+    """
+
+    n_workers: int
+    in_process: bool
+
+    def start(self, job: Job) -> None:
+        """Get ready to run members of this job."""
+
+    def submit(self, bundle: Members) -> Future[Answer]:
+        """Run these members, one after the other, on one worker."""
+
+    def wait(self, timeout: float | None = None) -> Sequence[Future[Answer]]:
+        """Block until something is done (or ``wake`` is called, or the time is over)."""
+
+    def wake(self) -> None:
+        """Make a running ``wait`` return now; safe in a signal handler."""
+
+    def time(self) -> float:
+        """Seconds since the epoch, virtual where time is."""
+
+    def cancel(self, number: int) -> None:
+        """Stop this member if that can be done; its future still ends."""
+
+    def close(self) -> None:
+        """Release everything that ``start`` took."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for the provenance: JSON."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps a campaign.
+
+    Laws (`ensemblerl.testing.check_store`): an event whose ``append`` returned is among
+    ``events`` of whoever opens the store later, in order, whatever was killed when; a torn tail
+    is no event; records of results are found again by member number and attempt.
+    """
+
+    segments: str
+
+    def append(self, *events: Event) -> None:
+        """Keep these events, in one write; on return they are acknowledged."""
+
+    def events(self) -> Iterator[Event]:
+        """Every event kept, in order."""
+
+    def found(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """(`Outcome`, layout) of every result in the segments that came since the last call."""
+
+    def keep(self, record: bytes) -> None:
+        """Write a result record that a worker could not write."""
+
+    def checkpoint(self, state: State, n_events: int) -> None:
+        """Keep a sampler's state as it was after so many events."""
+
+    def restored(self) -> tuple[State, int] | None:
+        """The newest whole checkpoint, if any."""
+
+    def compact(self, ledger: Ledger, *, final: bool = False) -> None:
+        """Move complete blocks of settled members into shards; all there is when ``final``."""
+
+    def open(self) -> xr.Dataset:
+        """The campaign as it stands, lazily."""
+
+    def close(self) -> None:
+        """Flush, release the lock."""

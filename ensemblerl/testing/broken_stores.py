@@ -1,0 +1,155 @@
+"""Stores that each break one law of `Store`; see `ensemblerl.testing.broken`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ensemblerl.ledger import Closed, Event
+from ensemblerl.protocols import State, Store
+from ensemblerl.testing.core import Control
+from ensemblerl.testing.events import sample_events
+from ensemblerl.testing.memory import Kept, MemoryStore, MemoryStores
+from ensemblerl.testing.store_laws import check_store
+
+LEDGER = "ledger.jsonl"
+
+
+def check_in_memory(make: type[MemoryStore]) -> None:
+    """`check_store` without a file."""
+    check_store(MemoryStores(make), ledger=None)
+
+
+def check_on_disk(make: Callable[[Path], Store]) -> None:
+    """`check_store` with a file."""
+    check_store(make, ledger=LEDGER)
+
+
+class DropsTheLast(MemoryStore):
+    """The last event of the last driver is still in a buffer when it leaves."""
+
+    def close(self) -> None:
+        """Not flushed."""
+        self.kept.events = self.kept.events[:-1]
+
+
+class NewestFirst(MemoryStore):
+    """Hands the events of one call out in reverse."""
+
+    def append(self, *events: Event) -> None:
+        """The wrong way round."""
+        super().append(*events[::-1])
+
+
+class SortsByTime(MemoryStore):
+    """Orders events by their clock, which may stand still or go back."""
+
+    def append(self, *events: Event) -> None:
+        """Ties by reason."""
+        super().append(*events)
+        if all(isinstance(event, Closed) for event in self.kept.events):
+            self.kept.events.sort(key=lambda e: (e.time, len(e.reason), e.reason[::-1]))  # type: ignore[union-attr]
+
+
+class ForgetsOnOpening(MemoryStore):
+    """Starts anew where the history has grown."""
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        super().__init__(kept)
+        if len(self.kept.events) > len(sample_events()):
+            self.kept.events.clear()
+
+
+class FirstCheckpoint(MemoryStore):
+    """Never replaces a checkpoint."""
+
+    def checkpoint(self, state: State, n_events: int) -> None:
+        """The first one stays."""
+        if self.kept.checkpoint is None:
+            super().checkpoint(state, n_events)
+
+
+class Lines(MemoryStore):
+    """A file of lines with no checksum: an index into sample events, or a reason.
+
+    Sound but for torn tails; ``parse`` says what is made of a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_checkpoints.setdefault(path, Kept()))
+        path.mkdir(parents=True, exist_ok=True)
+        self.file = path / LEDGER
+        self.file.touch()
+        self.repair()
+
+    def repair(self) -> None:
+        """What is done about a torn tail at opening."""
+
+    def append(self, *events: Event) -> None:
+        """One line an event."""
+        with self.file.open("a") as file:
+            file.write("".join(map(self.line, events)))
+
+    def line(self, event: Event) -> str:
+        """Its text."""
+        known = json.dumps([str(e) for e in sample_events()])
+        index = json.loads(known).index(str(event)) if str(event) in json.loads(known) else -1
+        closed = [event.time, event.reason] if isinstance(event, Closed) else []
+        return json.dumps([index, *closed]) + "\n"
+
+    def events(self) -> Iterator[Event]:
+        """Line by line."""
+        for line in self.file.read_bytes().decode(errors="replace").splitlines():
+            yield from self.parse(line)
+
+    def parse(self, line: str) -> list[Event]:
+        """The event of a line."""
+        try:
+            index, *closed = json.loads(line)
+            return [Closed(*closed)] if closed else [sample_events()[index]]
+        except (ValueError, TypeError, IndexError):
+            return self.torn(line)
+
+    def torn(self, line: str) -> list[Event]:
+        """A line that is no event."""
+        return []
+
+
+class AcceptsTornLines(Lines):
+    """Takes what is left of a torn line for an event."""
+
+    def torn(self, line: str) -> list[Event]:
+        """Something all the same."""
+        return [Closed(0.0, line)]
+
+
+class GluesOntoTheTear(Lines):
+    """Skips a torn line when reading, and appends the next event to it."""
+
+
+class NoChecksum(Lines):
+    """Cuts a torn tail off, and takes a damaged line at its word."""
+
+    def repair(self) -> None:
+        """Cut after the last whole line."""
+        data = self.file.read_bytes()
+        self.file.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+_checkpoints: dict[Path, Any] = {}
+
+BROKEN: list[Control] = [
+    Control(make.__name__, law, check, make)
+    for law, check, make in [
+        ("events come back", check_in_memory, DropsTheLast),
+        ("events come back", check_in_memory, NewestFirst),
+        ("events outlive the driver, in order", check_in_memory, SortsByTime),
+        ("events outlive the driver, in order", check_in_memory, ForgetsOnOpening),
+        ("the newest checkpoint comes back", check_in_memory, FirstCheckpoint),
+        ("a torn tail is no event", check_on_disk, AcceptsTornLines),
+        ("a torn tail is no event", check_on_disk, GluesOntoTheTear),
+        ("a torn tail is no event", check_on_disk, NoChecksum),
+    ]
+]
