@@ -1,1 +1,9 @@
-"""Room."""
+"""Goals: the question as a reward and a temperature, and the estimator of its answer.
+
+* `Minimize`, `Maximize`: the best value of a variable, an expression or a callable
+"""
+
+from ensemblerl.goals.maximize import Maximize
+from ensemblerl.goals.minimize import Minimize
+
+__all__ = ["Maximize", "Minimize"]

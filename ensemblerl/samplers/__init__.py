@@ -1,1 +1,18 @@
-"""Room."""
+"""Samplers that need no network: designs, lists, and samplers made of samplers.
+
+All are built on ``space.cube``, one algorithm a file:
+
+* `Uniform`, `Sobol`, `LatinHypercube`: fixed designs, resumed from their own points alone
+* `Listed`: points of one's own, ``Listed.of(space, rows)`` from dicts, tables and CSV files
+* `Chain`: one sampler after the other
+* `Portfolio`: several at once, by shares, with the density of their mixture
+"""
+
+from ensemblerl.samplers.chain import Chain
+from ensemblerl.samplers.latin_hypercube import LatinHypercube
+from ensemblerl.samplers.listed import Listed
+from ensemblerl.samplers.portfolio import Portfolio
+from ensemblerl.samplers.sobol import Sobol
+from ensemblerl.samplers.uniform import Uniform
+
+__all__ = ["Chain", "LatinHypercube", "Listed", "Portfolio", "Sobol", "Uniform"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ensemblerl.testing import (
     broken_executors,
     broken_goals,
+    broken_notes,
     broken_samplers,
     broken_stores,
 )
@@ -12,6 +13,7 @@ from ensemblerl.testing.core import Control
 
 BROKEN: list[Control] = [
     *broken_samplers.BROKEN,
+    *broken_notes.BROKEN,
     *broken_goals.BROKEN,
     *broken_stores.BROKEN,
     *broken_executors.BROKEN,

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.ledger import Closed, Event
+import numpy as np
+
+from ensemblerl.ledger import Closed, Event, Launched
 from ensemblerl.protocols import State, Store
 from ensemblerl.testing.core import Control
-from ensemblerl.testing.events import sample_events
-from ensemblerl.testing.memory import Kept, MemoryStore, MemoryStores
+from ensemblerl.testing.events import outcomes, sample_events
+from ensemblerl.testing.memory import Kept, MemoryStore, MemoryStores, toy_record
 from ensemblerl.testing.store_laws import check_store
 
 LEDGER = "ledger.jsonl"
 
 
 def check_in_memory(make: type[MemoryStore]) -> None:
-    """`check_store` without a file."""
-    check_store(MemoryStores(make), ledger=None)
+    """`check_store` without a file, with toy records."""
+    records = [(toy_record(outcome), outcome) for outcome in outcomes()]
+    check_store(MemoryStores(make), ledger=None, records=records)
 
 
 def check_on_disk(make: Callable[[Path], Store]) -> None:
@@ -60,6 +64,38 @@ class ForgetsOnOpening(MemoryStore):
         super().__init__(kept)
         if len(self.kept.events) > len(sample_events()):
             self.kept.events.clear()
+
+
+class ForgetsLineage(MemoryStore):
+    """Keeps no parents."""
+
+    def append(self, *events: Event) -> None:
+        """Every member an orphan."""
+        super().append(*[self.orphaned(event) for event in events])
+
+    def orphaned(self, event: Event) -> Event:
+        """The same with parents at their default."""
+        if not isinstance(event, Launched):
+            return event
+        orphans = replace(event.members, parent=np.full(len(event.members), -1))
+        return replace(event, members=orphans)
+
+
+class LosesRecords(MemoryStore):
+    """Finds what it kept, in this life only."""
+
+    def close(self) -> None:
+        """Not written."""
+        self.kept.records.clear()
+
+
+class FindsAgain(MemoryStore):
+    """Brings every record at every call."""
+
+    def found(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """From the start."""
+        self._found = 0
+        yield from super().found()
 
 
 class FirstCheckpoint(MemoryStore):
@@ -140,16 +176,17 @@ class NoChecksum(Lines):
 
 _checkpoints: dict[Path, Any] = {}
 
-BROKEN: list[Control] = [
-    Control(make.__name__, law, check, make)
-    for law, check, make in [
-        ("events come back", check_in_memory, DropsTheLast),
-        ("events come back", check_in_memory, NewestFirst),
-        ("events outlive the driver, in order", check_in_memory, SortsByTime),
-        ("events outlive the driver, in order", check_in_memory, ForgetsOnOpening),
-        ("the newest checkpoint comes back", check_in_memory, FirstCheckpoint),
-        ("a torn tail is no event", check_on_disk, AcceptsTornLines),
-        ("a torn tail is no event", check_on_disk, GluesOntoTheTear),
-        ("a torn tail is no event", check_on_disk, NoChecksum),
-    ]
+_CASES: list[tuple[str, Callable[[Any], None], type[MemoryStore]]] = [
+    ("events come back", check_in_memory, DropsTheLast),
+    ("events come back", check_in_memory, NewestFirst),
+    ("events outlive the driver, in order", check_in_memory, SortsByTime),
+    ("events outlive the driver, in order", check_in_memory, ForgetsOnOpening),
+    ("events come back", check_in_memory, ForgetsLineage),
+    ("records are found by number and attempt", check_in_memory, LosesRecords),
+    ("records are found by number and attempt", check_in_memory, FindsAgain),
+    ("the newest checkpoint comes back", check_in_memory, FirstCheckpoint),
+    ("a torn tail is no event", check_on_disk, AcceptsTornLines),
+    ("a torn tail is no event", check_on_disk, GluesOntoTheTear),
+    ("a torn tail is no event", check_on_disk, NoChecksum),
 ]
+BROKEN = [Control(make.__name__, law, check, make) for law, check, make in _CASES]

@@ -53,12 +53,12 @@ class BoxLearner:
 
     def centre(self) -> FloatArray:
         """(ndim,) mean of the ok members, weighted by reward, drawn towards those in flight."""
-        total, weights = np.full(self.cube.ndim, 0.5), 1.0
-        for number in sorted(self.told):
-            unit, reward, fate = self.told[number]
-            weight = {"ok": np.tanh(reward) + 2.0, "pending": 3.0}.get(fate, 0.0)
-            total, weights = total + weight * unit, weights + weight
-        return np.clip(total / weights, HALF, 1.0 - HALF)
+        rows = [self.told[number] for number in sorted(self.told)]
+        reward, fate = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
+        weight = np.where(fate == Fate.ok, np.tanh(reward) + 2.0, 3.0 * (fate == Fate.pending))
+        unit = np.array([row[0] for row in rows]).reshape(len(rows), self.cube.ndim)
+        centre = (0.5 + weight @ unit) / (1.0 + weight.sum())
+        return np.asarray(np.clip(centre, HALF, 1.0 - HALF))
 
     def allowed(self, unit: FloatArray) -> BoolArray:
         """(n, ndim) -> (n,)."""

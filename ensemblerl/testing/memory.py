@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +30,25 @@ class Kept:
     checkpoint: tuple[State, int] | None = None
 
 
+def toy_record(outcome: Outcome) -> bytes:
+    """A record that `toy_outcome` reads: fields without arrays."""
+    return json.dumps([*outcome[:4], list(outcome.value), *outcome[5:10]]).encode()
+
+
+def toy_outcome(record: bytes) -> Outcome:
+    """The outcome in a `toy_record`."""
+    fields: list[Any] = json.loads(record)
+    fields[4] = tuple(fields[4])
+    return Outcome._make([*fields, None])
+
+
 class MemoryStore:
     """A store on no disk.
 
     Parameters
     ----------
     kept : what another one left, to go on from
-    decode : segment record -> (`Outcome`, layout), for stores that are to find records
+    decode : record -> `Outcome`
     """
 
     segments = ""
@@ -43,7 +56,7 @@ class MemoryStore:
     def __init__(
         self,
         kept: Kept | None = None,
-        decode: Callable[[bytes], tuple[Outcome, dict[str, Any]]] | None = None,
+        decode: Callable[[bytes], Outcome] = toy_outcome,
     ) -> None:
         self.kept, self._decode, self._found = kept or Kept(), decode, 0
 
@@ -58,8 +71,7 @@ class MemoryStore:
     def found(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Records kept since the last call."""
         new, self._found = self.kept.records[self._found :], len(self.kept.records)
-        if self._decode is not None:
-            yield from map(self._decode, new)
+        yield from ((self._decode(record), {}) for record in new)
 
     def keep(self, record: bytes) -> None:
         """Remember the record."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemblerl.ledger import Launched, Ledger
 from ensemblerl.protocols import Sampler
@@ -78,16 +80,25 @@ class Rehearsal:
 
     def results(self, number: IntArray, pending: BoolArray | bool = False) -> Results:
         """(n,) numbers -> what became of them, or rows that are on their way."""
-        rngs = [np.random.default_rng([self.seed, int(i)]) for i in number]
-        fate = np.array([rng.choice(FATES, p=[0.7, 0.1, 0.1, 0.05, 0.05]) for rng in rngs])
-        value = np.array([10.0 * rng.standard_normal() for rng in rngs])
-        fate = np.where(pending, str(Fate.pending), fate.astype("U13").reshape(len(rngs)))
+        table = [
+            _fortunes(self.seed, block) for block in range(int(max(number, default=0)) // 1024 + 1)
+        ]
+        fate, value = (np.concatenate(column)[number] for column in zip(*table, strict=True))
+        fate = np.where(pending, str(Fate.pending), fate)
         reward = np.where(fate == Fate.ok, value, np.nan)
         return Results(reward[:, None].copy(), fate, reward)
 
     def known(self, number: IntArray) -> Results:
         """What is known of these members: an outcome where settled, else pending."""
         return self.results(number, ~np.isin(number, list(self.settled)))
+
+
+@cache
+def _fortunes(seed: int, block: int) -> tuple[NDArray[np.str_], FloatArray]:
+    """(1024,) fates and values of the members of a block."""
+    rng = np.random.default_rng([seed, block])
+    fate = rng.choice(FATES, size=1024, p=[0.7, 0.1, 0.1, 0.05, 0.05])
+    return fate, 10.0 * rng.standard_normal(1024)
 
 
 def unchecked(proposals: Proposals, size: int) -> None:

@@ -1,0 +1,176 @@
+"""Several samplers at once, each with its share of the points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ensemblerl.protocols import Metrics, Sampler, State
+from ensemblerl.records import BoolArray, Cube, FloatArray, IntArray, Members, Proposals, Results
+from ensemblerl.samplers.parts import (
+    load_state_of,
+    merge_notes,
+    spent,
+    state_of,
+    tell_all,
+    unique_parts,
+)
+
+
+class Portfolio:
+    """Each point comes from one of the parts, drawn by their shares; all are told everything.
+
+    A point from a part that has a density gets the density of the *mixture* of all those parts
+    (the balance heuristic, Veach and Guibas 1995, doi:10.1145/218380.218498), so that a weight
+    is bounded by 1 / share of the prior once a part draws from the prior. Points from parts
+    without a density have none and do not enter the mixture. A part that has no more points
+    leaves its share to the others. Under a known constraint each part rejects for itself and its
+    density stays untruncated: the mixture is exact up to the parts' own feasible masses.
+
+    Parameters
+    ----------
+    cube : where the points lie
+    parts : samplers with names of their own; those with a density offer ``log_density``,
+        (n, ndim) -> (n,), of what they draw from now
+    shares : (len(parts),) relative shares, None for equal ones
+    floor : smallest share of a part
+
+    Raises
+    ------
+    TypeError, ValueError
+        for parts, shares or a floor that do not fit, naming the argument
+    """
+
+    def __init__(
+        self,
+        cube: Cube,
+        parts: Iterable[Sampler],
+        *,
+        shares: Sequence[float] | None = None,
+        floor: float = 0.05,
+        name: str = "portfolio",
+    ) -> None:
+        self.cube, self.parts, self.name, self.floor = cube, unique_parts(parts), name, floor
+        self.shares = floored(shares, len(self.parts), floor)
+        self.has_density = any(part.has_density for part in self.parts)
+        self.order_free = all(part.order_free for part in self.parts)
+        for part in self.parts:
+            if part.has_density and not hasattr(part, "log_density"):
+                raise TypeError(f"parts: {part.name!r} has a density, wanted a log_density method")
+
+    def ask(
+        self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None = None
+    ) -> Proposals:
+        """At most n points, in the order in which their parts were drawn."""
+        masses = self._masses()
+        asked, unshort = self._asked(n, rng, context)
+        unit = np.empty((n, self.cube.ndim))
+        for rows, proposals in asked:
+            unit[rows] = proposals.unit
+        notes = merge_notes([(rows, proposals.notes) for rows, proposals in asked], n)
+        if notes:
+            # A part with a density that ran out half-way: no one mixture drew these points.
+            steady = _proportional(masses, self._masses() * unshort)
+            notes["log_prob"] = self._mixed(unit, notes["log_prob"], masses * steady)
+        keep = np.sort(np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in asked)]))
+        return Proposals(unit[keep], {name: note[keep] for name, note in notes.items()})
+
+    def _asked(
+        self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None
+    ) -> tuple[list[tuple[IntArray, Proposals]], BoolArray]:
+        """Rows and what a part proposed for them; what one leaves open the others fill.
+
+        Second, (len(parts),) which parts still fill all that they are asked for.
+        """
+        asked: list[tuple[IntArray, Proposals]] = []
+        shares, left = self.live_shares.copy(), np.arange(n)
+        while len(left) and shares.any():
+            drawn = rng.choice(len(self.parts), size=len(left), p=shares / shares.sum())
+            unfilled = [np.empty(0, dtype=np.int64)]
+            for i in np.unique(drawn).tolist():
+                part, rows = self.parts[i], left[drawn == i]
+                proposals = part.ask(len(rows), rng, context).noted(part.name)
+                asked.append((rows[: len(proposals)], proposals))
+                unfilled.append(rows[len(proposals) :])
+                shares[i] *= len(proposals) == len(rows)
+            left = np.sort(np.concatenate(unfilled))
+        return asked, shares > 0
+
+    def _mixed(self, unit: FloatArray, log_prob: FloatArray, masses: FloatArray) -> FloatArray:
+        """(n,) density of the mixture where the part that drew a point has one, else NaN."""
+        drawn, out = np.isfinite(log_prob), np.full(len(unit), np.nan)
+        if drawn.any() and masses.any():
+            out[drawn] = self._log_mixture(unit[drawn], masses)
+        return out
+
+    def _log_mixture(self, unit: FloatArray, masses: FloatArray) -> FloatArray:
+        """(n, ndim) -> (n,) log of sum_i mass_i q_i / sum_i mass_i."""
+        dense = [(part, mass) for part, mass in zip(self.parts, masses, strict=True) if mass > 0]
+        terms = [np.log(mass) + part.log_density(unit) for part, mass in dense]  # type: ignore[attr-defined]
+        return np.asarray(np.logaddexp.reduce(terms, axis=0) - np.log(masses.sum()))
+
+    def log_density(self, unit: FloatArray) -> FloatArray:
+        """(n, ndim) -> (n,) log density of what has one, as it is drawn from now."""
+        return self._log_mixture(unit, self._masses())
+
+    @property
+    def live_shares(self) -> FloatArray:
+        """(len(parts),) shares as drawn from now: 0 for parts that have no more points."""
+        live = np.array([not spent(part) for part in self.parts])
+        total = float((self.shares * live).sum())
+        return np.asarray(self.shares * live / (total or 1.0))
+
+    def _masses(self) -> FloatArray:
+        """(len(parts),) share of all points that come from each part and have a density."""
+        inner = [float(getattr(part, "density_share", part.has_density)) for part in self.parts]
+        return np.asarray(self.live_shares * inner)
+
+    @property
+    def density_share(self) -> float:
+        """Share of the points that have a density."""
+        return float(self._masses().sum())
+
+    @property
+    def spent(self) -> bool:
+        """True when no part has a point left."""
+        return all(spent(part) for part in self.parts)
+
+    def tell(self, members: Members, results: Results) -> Metrics:
+        """Tell every part everything."""
+        return tell_all(self.parts, members, results)
+
+    def state_dict(self) -> State:
+        """The states of the parts."""
+        return {"parts": state_of(self.parts)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take them up."""
+        load_state_of(self.parts, state["parts"])
+
+    def describe(self) -> dict[str, Any]:
+        """Name, parts, shares and floor."""
+        parts = [part.describe() for part in self.parts]
+        given = {"shares": self.shares.tolist(), "floor": self.floor}
+        return {"sampler": type(self).__name__, "name": self.name, "parts": parts, **given}
+
+
+def _proportional(one: FloatArray, two: FloatArray) -> bool:
+    return bool(np.allclose(one * two.sum(), two * one.sum(), rtol=1e-12, atol=0.0))
+
+
+def floored(shares: Sequence[float] | None, n: int, floor: float) -> FloatArray:
+    """(n,) shares that sum to 1, none below the floor.
+
+    Raises
+    ------
+    ValueError
+        for the wrong number of shares, negative ones, or a floor that n parts cannot have
+    """
+    if not 0.0 <= floor <= 1.0 / n:
+        raise ValueError(f"floor: wanted a share in [0, 1/{n}] for {n} parts, got {floor!r}")
+    given = np.ones(n) if shares is None else np.asarray(shares, dtype=np.float64)
+    if given.shape != (n,) or not (given >= 0).all() or not 0 < given.sum() < np.inf:
+        raise ValueError(f"shares: wanted {n} numbers >= 0, not all 0, got {shares!r}")
+    return np.asarray(floor + (1.0 - n * floor) * given / given.sum())
