@@ -1,0 +1,69 @@
+"""What executors share: the word for a lost bundle, and a collector of done futures."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from ensemblerl.records import Answer, Members
+
+
+class Lost(RuntimeError):  # noqa: N818
+    """The infrastructure lost this bundle; no fault of its members is known."""
+
+
+class Collector:
+    """Hands out done futures, each once, those of one call in order of submission.
+
+    Futures may be completed by any thread; `wake` may be called in a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self._done: queue.SimpleQueue[Future[Answer] | None] = queue.SimpleQueue()
+        self._order: dict[Future[Answer], int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Futures added and not handed out."""
+        return len(self._order)
+
+    def add(self, future: Future[Answer]) -> None:
+        """From now on `wait` hands it out when it is done."""
+        self._order[future] = self._count
+        self._count += 1
+        future.add_done_callback(self._done.put)
+
+    def wake(self) -> None:
+        """Make a `wait`, the running one or else the next, return at once."""
+        self._done.put(None)
+
+    def wait(self, timeout: float | None = None) -> list[Future[Answer]]:
+        """Block until a future is done; nothing at once when there is none to wait for."""
+        if not self._order:
+            return []
+        found: list[Future[Answer]] = []
+        try:
+            self._take(found, self._done.get(timeout=timeout))
+            while True:
+                self._take(found, self._done.get_nowait())
+        except queue.Empty:
+            pass
+        found.sort(key=self._order.__getitem__)
+        for future in found:
+            del self._order[future]
+        return found
+
+    @staticmethod
+    def _take(found: list[Future[Answer]], future: Future[Answer] | None) -> None:
+        if future is not None:
+            found.append(future)
+
+
+def attempts_of(number: int, bundles: Iterable[Members]) -> set[tuple[int, int]]:
+    """(number, attempt) of a member wherever it is in these bundles."""
+    found: set[tuple[int, int]] = set()
+    for members in bundles:
+        pairs = zip(members.number.tolist(), members.attempt.tolist(), strict=True)
+        found.update(pair for pair in pairs if pair[0] == number)
+    return found
