@@ -12,11 +12,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ensemblerl.records import LINEAGE, AnyArray, Fate, FloatArray, IntArray, Members, Outcome, Results
+from ensemblerl.records import (
+    LINEAGE,
+    AnyArray,
+    Fate,
+    FloatArray,
+    IntArray,
+    Members,
+    Outcome,
+    Results,
+)
 
 FATES: tuple[Fate, ...] = tuple(Fate)
 """A fate's code in columns and files is its place here; the order never changes."""
 FATE_CODE: dict[str, int] = {str(fate): code for code, fate in enumerate(FATES)}
+
+
+_FATE_TEXT = np.array(FATES, dtype="U13")
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,6 @@ class Ledger:
     ----------
     ndim : coordinates of the cube
     k : values of the goal
-    rewards : (n, k) values, (n,) fates -> (n,) rewards: `Goal.rewards`
 
     Attributes
     ----------
@@ -175,11 +186,8 @@ class Ledger:
     no_gain : members settled since ``best`` was
     """
 
-    def __init__(
-        self, ndim: int, k: int, rewards: Callable[[FloatArray, AnyArray], FloatArray]
-    ) -> None:
+    def __init__(self, ndim: int, k: int = 1) -> None:
         self.ndim, self.k = ndim, k
-        self._rewards = rewards
         self.n = self.n_settled = self.n_events = 0
         self.counts = np.zeros(len(FATES), dtype=np.int64)
         self.sessions: list[Opened] = []
@@ -238,7 +246,8 @@ class Ledger:
 
     def fates(self, number: Any) -> AnyArray:
         """Text fates of these members."""
-        return np.array(FATES, dtype="U13")[self["fate_code"][number]]
+        out: AnyArray = _FATE_TEXT[self["fate_code"][number]]
+        return out
 
     def results(self, number: Any) -> Results:
         """What became of these members."""
@@ -303,7 +312,6 @@ class Ledger:
 
     def _settled(self, event: Settled) -> None:
         rows = np.array([o.number for o in event.outcomes], dtype=np.int64)
-        fates = np.array([o.fate for o in event.outcomes], dtype="U13")
         codes = np.array([FATE_CODE[o.fate] for o in event.outcomes], dtype=np.int8)
         nothing = (np.nan,) * self.k
         value = np.array([o.value or nothing for o in event.outcomes], dtype=np.float64)
@@ -317,15 +325,14 @@ class Ledger:
         put["worker_code"](
             rows, [self._workers.setdefault(o.worker, len(self._workers)) for o in event.outcomes]
         )
-        rewards = self._rewards(value, fates)
-        put["reward"](rows, rewards)
-        for outcome, reward in zip(event.outcomes, rewards.tolist(), strict=True):
-            self._remember(outcome, reward)
+        put["reward"](rows, [o.reward for o in event.outcomes])
+        for outcome in event.outcomes:
+            self._remember(outcome)
         self.n_settled += len(rows)
         self.counts += np.bincount(codes, minlength=len(FATES))
         self.counts[FATE_CODE[Fate.pending]] -= len(rows)
 
-    def _remember(self, outcome: Outcome, reward: float) -> None:
+    def _remember(self, outcome: Outcome) -> None:
         number = outcome.number
         if outcome.cause:
             self.causes[number] = outcome.cause
@@ -333,7 +340,7 @@ class Ledger:
             self.left[number] = outcome.state
         if outcome.schema and (self.schema is None or outcome.schema != self.schema.digest):
             self.schemas[number] = outcome.schema
-        if reward > self.best_reward:
-            self.best, self.best_reward, self.no_gain = number, reward, 0
+        if outcome.reward > self.best_reward:
+            self.best, self.best_reward, self.no_gain = number, outcome.reward, 0
         else:
             self.no_gain += 1

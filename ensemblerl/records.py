@@ -218,6 +218,7 @@ class Outcome(NamedTuple):
 
     ``schema`` is the digest of the result's layout, ``state`` a reference to what the member
     left for its children, ``start`` in seconds since the epoch, ``runtime`` in seconds.
+    ``reward`` is filled in at the head, when the member is settled.
     ``record`` carries the segment record itself only when the worker could not write it.
     """
 
@@ -231,6 +232,7 @@ class Outcome(NamedTuple):
     worker: str = ""
     schema: str = ""
     state: str = ""
+    reward: float = float("nan")
     record: bytes | None = None
 
 

@@ -86,7 +86,17 @@ def outcomes() -> tuple[Outcome, ...]:
     """Every field away from its default; values that JSON has no word for."""
     return (
         Outcome(
-            0, 1, str(Fate.ok), "", (0.1 + 0.2, -1e-300), 1.7e9, 0.25, "ñode-1", "ab" * 8, "st ate"
+            0,
+            1,
+            str(Fate.ok),
+            "",
+            (0.1 + 0.2, -1e-300),
+            1.7e9,
+            0.25,
+            "ñode-1",
+            "ab" * 8,
+            "st ate",
+            -2.5,
         ),
         Outcome(1, 2, str(Fate.failed), AWKWARD, (), 1.7e9 + 1e-6, 1e-7, "node 2"),
         Outcome(2, 3, str(Fate.invalid), "inf", (float("inf"), float("-inf")), 0.0, 0.0, "w"),

@@ -194,11 +194,15 @@ def _ledger(
     fates: np.ndarray[Any, Any],
 ) -> Ledger:
     """A ledger of n members launched, and settled where their fate is not pending."""
-    ledger = Ledger(2, k, rewards)
+    ledger = Ledger(2, k)
     unit = np.random.default_rng(2).uniform(0.01, 0.99, (n, 2))
     ledger.apply(Launched(0.0, numbered(Proposals(unit), 0, "law")))
     rows = [i for i in range(n) if fates[i] != Fate.pending]
-    ended = [Outcome(i, 1, str(fates[i]), value=_value(values[i], fates[i])) for i in rows]
+    found = rewards(values, fates).tolist()
+    ended = [
+        Outcome(i, 1, str(fates[i]), value=_value(values[i], fates[i]), reward=found[i])
+        for i in rows
+    ]
     if ended:
         ledger.apply(Settled(1.0, tuple(ended)))
     return ledger

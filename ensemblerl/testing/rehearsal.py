@@ -62,7 +62,7 @@ class Rehearsal:
     settled: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.ndim, 1, lambda values, fates: values[:, 0])
+        self.ledger = Ledger(self.ndim)
 
     def copy(self) -> Rehearsal:
         """A second one that goes its own way."""
