@@ -1,0 +1,253 @@
+"""Execution on Dask: on any `distributed.Client`, or on any Dask cluster object."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from dask.task_spec import Task
+from distributed import Client
+from distributed.deploy.cluster import Cluster
+
+from ensemblerl.cluster.gathering import Gathering
+from ensemblerl.cluster.plugin import CarryJob, run_luggage
+from ensemblerl.executors.base import Collector, Lost, attempts_of
+from ensemblerl.executors.shipping import packed
+from ensemblerl.records import Answer, Fate, Members, Outcome
+from ensemblerl.worker import Job
+
+DELAY = 0.005
+"""Seconds after which what was submitted leaves, should nobody wait for it."""
+FRESH = 1.0
+"""Seconds for which the number of workers is taken to be what it was."""
+
+
+LAST = 999_999_999
+"""Keys count down from here: `dask.order` takes equals in falling order of their keys."""
+
+
+class Waiting(NamedTuple):
+    """A bundle on its way."""
+
+    bundle: Members
+    ours: Future[Answer]
+
+
+class DaskExecutor:
+    """Runs bundles on the workers of a Dask cluster.
+
+    The job travels once to each worker, a bundle as one small piece of bytes; bundles submitted
+    between two waits leave in one graph. A bundle is one Dask task with no retries of its own,
+    and waits at the scheduler until a worker is free, so that a worker that dies takes few along.
+    Set ``distributed.scheduler.allowed-failures`` to 0 on a cluster of your own to have dead
+    workers noticed at once, and ``distributed.scheduler.worker-ttl`` to null where simulations
+    hold the GIL for minutes.
+
+    Parameters
+    ----------
+    client : it stays open unless ``owned``
+    owned : close the client at the end
+    n_workers : how many bundles run at once; the threads of the workers there are when None
+
+    Raises
+    ------
+    TypeError, ValueError
+        naming the argument, what was wanted and what came
+    """
+
+    in_process = False
+
+    def __init__(
+        self, client: Client, *, owned: bool = False, n_workers: int | None = None
+    ) -> None:
+        if not isinstance(client, Client):
+            raise TypeError(f"client: wanted a distributed.Client, got {client!r}")
+        if client.asynchronous:
+            raise ValueError("client: wanted a synchronous client, got Client(asynchronous=True)")
+        self._set_up(client, owned, n_workers)
+
+    def _set_up(self, client: Client | None, owned: bool, n_workers: int | None) -> None:
+        self._client: Any = client
+        self._owned, self._wanted = owned, n_workers
+        self._key = f"ensemblerl-{secrets.token_hex(6)}"
+        self._collector = Collector()
+        self._gathering: Gathering | None = None
+        self._threads, self._counted = 0, -FRESH
+        self._sent = 0
+        self._lock = threading.Lock()
+        self._buffer: list[Waiting] = []
+        self._flying: dict[Future[Answer], tuple[Waiting, Any]] = {}
+
+    @property
+    def n_workers(self) -> int:
+        """Bundles that run at once: the threads of all workers, as of the last second."""
+        if self._wanted is None and time.monotonic() - self._counted > FRESH:
+            self._threads = sum(self._connected().nthreads().values())
+            self._counted = time.monotonic()
+        return self._wanted or max(1, self._threads)
+
+    @n_workers.setter
+    def n_workers(self, n_workers: int) -> None:
+        self._wanted = n_workers
+
+    def start(self, job: Job) -> None:
+        """Bring the job to the workers.
+
+        Raises
+        ------
+        TypeError
+            when simulation or goal cannot be pickled
+        RuntimeError
+            when the workers have no usable ensemblerl
+        """
+        parcel = packed(job)
+        client = self._connected()
+        try:
+            client.register_plugin(CarryJob(self._key, parcel, os.getpid()), name=self._key)
+        except Exception as error:
+            raise RuntimeError(f"the Dask workers cannot take a job: {error}") from error
+        self._gathering = Gathering(client)
+
+    def submit(self, bundle: Members) -> Future[Answer]:
+        """Take a bundle; it leaves with the next `wait`, or after a few milliseconds.
+
+        Raises
+        ------
+        RuntimeError
+            when the client is closed
+        """
+        client, ours = self._connected(), Future[Answer]()
+        if client.status not in ("running", "connecting"):
+            raise RuntimeError(f"the Dask client takes no work: it is {client.status}")
+        ours.set_running_or_notify_cancel()
+        self._collector.add(ours)
+        with self._lock:
+            self._buffer.append(Waiting(bundle, ours))
+            first = len(self._buffer) == 1
+        if first:
+            client.loop.add_callback(client.loop.call_later, DELAY, self._flush)
+        return ours
+
+    def wait(self, timeout: float | None = None) -> list[Future[Answer]]:
+        """Block until a bundle is done; nothing at once when there is none to wait for."""
+        self._flush()
+        done = self._collector.wait(timeout)
+        for future in done:
+            self._flying.pop(future, None)
+        return done
+
+    def wake(self) -> None:
+        """Make a running `wait` return now; safe in a signal handler."""
+        self._collector.wake()
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def cancel(self, number: int) -> None:
+        """Take back a bundle of this member alone.
+
+        Dask cannot end one that runs: its worker stays busy until it is done.
+        """
+        self._flush()
+        for ours, (waiting, theirs) in list(self._flying.items()):
+            pairs = attempts_of(number, [waiting.bundle])
+            if len(pairs) == len(waiting.bundle):
+                cause = "stopped before its result came"
+                outcomes = [Outcome(*pair, str(Fate.stopped), cause) for pair in sorted(pairs)]
+                if self._gathering is not None:
+                    self._gathering.finish(theirs.key, Answer(outcomes, {}))
+                self._flying.pop(ours, None)
+                self._connected().cancel([theirs])
+
+    def close(self) -> None:
+        """Take back what has not begun, and the job from the workers."""
+        client = self._client
+        if client is None:
+            return
+        with self._lock:
+            buffered, self._buffer = self._buffer, []
+        for waiting in buffered:
+            waiting.ours.set_exception(Lost("the executor was closed"))
+        left = [theirs for ours, (_, theirs) in self._flying.items() if not ours.done()]
+        if self._gathering is not None:
+            self._gathering.close("the executor was closed")
+        with suppress(Exception):  # the scheduler may be gone
+            client.cancel(left, reason="closed")
+            client.unregister_worker_plugin(self._key)
+        self._flying.clear()
+        if self._owned:
+            _quietly_closed(client)
+
+    def describe(self) -> dict[str, Any]:
+        """What it is: JSON."""
+        return {"name": type(self).__name__, "n_workers": self.n_workers}
+
+    def _connected(self) -> Any:
+        assert self._client is not None, "start(job) comes first"
+        return self._client
+
+    def _flush(self) -> None:
+        """Send what was submitted as one graph, the oldest members first."""
+        with self._lock:
+            waiting, self._buffer = self._buffer, []
+            try:
+                if waiting:
+                    self._send(waiting)
+            except Exception as error:
+                for w in waiting:
+                    w.ours.set_exception(Lost(f"it could not be sent: {error}"))
+
+    def _send(self, waiting: list[Waiting]) -> None:
+        gathering = self._gathering
+        assert gathering is not None, "start(job) comes before submit()"
+        gathering.n_workers = self._wanted or max(1, self._threads)
+        waiting.sort(key=lambda w: int(w.bundle.number[0]))
+        keys = [f"{self._key}-{LAST - self._sent - i:09d}" for i in range(len(waiting))]
+        self._sent += len(keys)
+        graph = {
+            key: Task(key, run_luggage, self._key, _packed(w.bundle), _data_producer=True)
+            for key, w in zip(keys, waiting, strict=True)
+        }
+        oldest = int(waiting[0].bundle.number[0])
+        theirs = self._connected().get(graph, keys, sync=False, priority=-oldest)
+        self._flying.update((w.ours, (w, f)) for w, f in zip(waiting, theirs, strict=True))
+        gathering.add([w.ours for w in waiting], theirs)
+
+
+def from_anything(cluster: Any) -> DaskExecutor:
+    """An executor from a `distributed.Client` or any Dask cluster; both stay open.
+
+    Raises
+    ------
+    TypeError
+        for anything else
+    """
+    if isinstance(cluster, Client):
+        return DaskExecutor(cluster)
+    if isinstance(cluster, Cluster):
+        return DaskExecutor(connected(cluster), owned=True)
+    raise TypeError(
+        "cluster: wanted None, an executor such as Serial(), a concurrent.futures.Executor, a "
+        f"distributed.Client or a Dask cluster; got {type(cluster).__name__}"
+    )
+
+
+def connected(cluster: Cluster) -> Client:
+    """A client of this cluster that does not become the default one."""
+    return Client(cluster, set_as_default=False)  # type: ignore[no-untyped-call]
+
+
+def _packed(bundle: Members) -> bytes:
+    return pickle.dumps(bundle.luggage(), protocol=5)
+
+
+def _quietly_closed(client: Any) -> None:
+    with suppress(Exception):
+        client.close()
