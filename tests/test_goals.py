@@ -184,10 +184,12 @@ def test_callables_without_source():
 def ledger_of(goal, values, n=None):
     """A ledger of n members; values: number -> float, or None for a failure."""
     n = len(values) if n is None else n
-    ledger = Ledger(2, goal.k, goal.rewards)
+    ledger = Ledger(2, goal.k)
     ledger.apply(Launched(0.0, numbered(Proposals(np.full((n, 2), 0.5)), 0, "t")))
     outcomes = [
-        Outcome(i, 1, "failed") if v is None else Outcome(i, 1, "ok", value=(v,))
+        Outcome(i, 1, "failed")
+        if v is None
+        else Outcome(i, 1, "ok", value=(v,), reward=goal.signed(v))
         for i, v in values.items()
     ]
     if outcomes:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from ensemblerl.records import Answer, Members
 
 
-class Lost(RuntimeError):  # noqa: N818
+class Lost(RuntimeError):
     """The infrastructure lost this bundle; no fault of its members is known."""
 
 

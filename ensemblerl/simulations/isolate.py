@@ -24,7 +24,7 @@ LOADING = 300.0
 """Seconds that importing the simulation's modules may take at most."""
 
 
-class Raised(RuntimeError):  # noqa: N818
+class Raised(RuntimeError):
     """The simulation raised in its process; ``cause`` says what and where."""
 
     def __init__(self, cause: str) -> None:

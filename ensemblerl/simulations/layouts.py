@@ -18,7 +18,7 @@ import numpy as np
 from ensemblerl.records import AnyArray
 
 
-class InvalidResult(ValueError):  # noqa: N818
+class InvalidResult(ValueError):
     """A result that cannot be kept; says which variable, what was wanted and what came."""
 
 

@@ -10,15 +10,15 @@ from typing import Any
 GONE = (ProcessLookupError, PermissionError)
 
 
-class ProcessDied(RuntimeError):  # noqa: N818
+class ProcessDied(RuntimeError):
     """The process that ran a member ended without an answer; the message says how."""
 
 
-class TimedOut(TimeoutError):  # noqa: N818
+class TimedOut(TimeoutError):
     """A member ran longer than its simulation's ``timeout``; its processes were ended."""
 
 
-class Stopped(RuntimeError):  # noqa: N818
+class Stopped(RuntimeError):
     """A member was stopped from outside."""
 
 

@@ -1,0 +1,369 @@
+"""The loop, and nothing else: knows no Dask, no torch, no concrete part.
+
+Ask, launch, wait, settle; every arrival is settled and told at once, the next point asked at
+once, with no barrier.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import Any, Self
+
+import numpy as np
+
+from ensemblerl.bundling import Bundling
+from ensemblerl.executors.base import Lost
+from ensemblerl.interrupts import Interrupts
+from ensemblerl.journal import Journal
+from ensemblerl.ledger import Closed, Launched, Opened, Relaunched
+from ensemblerl.numbering import number
+from ensemblerl.protocols import Executor, Goal, Sampler, Simulation, Store
+from ensemblerl.records import Answer, Fate, Members, Outcome
+from ensemblerl.settling import Judge
+from ensemblerl.space import Space
+from ensemblerl.stopping import CampaignFailed, FailureLimit, Stop, StopRule, last_causes
+from ensemblerl.worker import Job, deliver
+
+COMPACT_EVERY = 2.0
+CHECKPOINT_EVERY = 60.0
+
+
+class Campaign:
+    """A campaign: ``run()`` it, or go through its ``turns()``, or ``ask`` and ``tell`` by hand.
+
+    Parameters
+    ----------
+    simulation, space, goal : what is run, where, and the question
+    sampler : chooses points
+    executor : runs them
+    store : keeps events and results
+    n_members : total number of members, those of earlier sessions included
+    seed : of the campaign; members' seeds and every random choice follow from it
+    n_pending : members in flight at most; the workers plus a tenth when None
+    stop : see `ensemblerl.stopping.Stop`
+    max_failures : see `ensemblerl.stopping.FailureLimit`
+    bundle : members to a task, "auto" by their run time
+    watch : called with the campaign after each turn (progress)
+
+    Attributes
+    ----------
+    ledger : the campaign as columns
+    reason : why it asks for no more; "" while it does
+    timings : seconds of the driver by part
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        space: Space,
+        goal: Goal,
+        *,
+        sampler: Sampler,
+        executor: Executor,
+        store: Store,
+        n_members: int,
+        seed: int,
+        n_pending: int | None = None,
+        stop: StopRule | Sequence[StopRule] | None = None,
+        max_failures: float | None = None,
+        bundle: int | str = "auto",
+        watch: Callable[[Campaign], None] | None = None,
+    ) -> None:
+        self.simulation, self.space, self.goal = simulation, space, goal
+        self.sampler, self.executor, self.store = sampler, executor, store
+        self.n_members, self.seed, self.reason, self.began = n_members, seed, "", 0.0
+        self.journal = Journal(space, goal, sampler, store)
+        self.ledger, self.timings = self.journal.ledger, self.journal.timings
+        self._n_pending = n_pending
+        self._stop, self._limit = Stop(stop), FailureLimit(max_failures)
+        self._bundling = Bundling(bundle)
+        self._judge = Judge(self.ledger, goal, simulation.retries)
+        self._watch = watch
+        self._flying: dict[Future[Answer], Members] = {}
+        self._in_flight = 0
+        self._again: deque[int] = deque()
+        self._found: dict[int, Outcome] = {}
+        self._halted = self._open = self._closed = False
+        self._compacted = self._saved = time.monotonic()
+
+    @property
+    def n_pending(self) -> int:
+        """Members in flight at most; one worker needs no second in waiting."""
+        if self._n_pending is not None:
+            return self._n_pending
+        workers = self.executor.n_workers
+        return workers if workers == 1 else -(-11 * workers // 10)
+
+    @property
+    def job(self) -> Job:
+        """What a worker needs besides the members."""
+        casts = self.space.casts
+        return Job(self.simulation, self.goal, self.store.segments, os.getpid(), casts)
+
+    @property
+    def in_flight(self) -> int:
+        """Members on their way now."""
+        return self._in_flight
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this session began, in the executor's time."""
+        return self.executor.time() - self.began
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Ask no more; members on their way still finish. Safe from any thread or signal."""
+        self.reason, self._halted = self.reason or reason, True
+        self.executor.wake()
+
+    def run(self) -> str:
+        """Go on until all members are settled or a rule stops it; gives the reason.
+
+        Raises
+        ------
+        CampaignFailed
+            when ``max_failures`` is exceeded; everything is kept
+        KeyboardInterrupt
+            at the second Ctrl-C; everything that arrived is kept
+        """
+        try:
+            with Interrupts(self.stop):
+                self.open()
+                for _ in self.turns():
+                    pass
+        finally:
+            self.close()
+        if failure := self._limit.exceeded():
+            causes = last_causes(self.ledger)
+            raise CampaignFailed(f"{failure} (max_failures); the last causes:\n{causes}")
+        return self.reason
+
+    # ---- opening and closing
+
+    def load(self) -> None:
+        """Take up what the store holds; ``open`` does it when it was not done before."""
+        if not self.ledger.n_events:
+            self.journal.replay()
+
+    def open(self) -> None:
+        """Begin a session: start the executor, adopt what workers finished, queue what was left.
+
+        Does nothing when all members are settled.
+        """
+        self.load()
+        if self.ledger.n_settled >= self.n_members:
+            return
+        self.executor.start(self.job)
+        self.began, self._open = self.executor.time(), True
+        before = self.ledger.sessions[-1:]
+        blamed = bool(before) and before[0].in_process and not self.ledger.reason
+        self.journal.keep(self._opened())
+        self._poll()
+        self._settle(list(self._found.values()))
+        self._bring_back(Fate.lost if blamed else Fate.stopped)
+
+    def _opened(self) -> Opened:
+        return Opened(
+            time=self.executor.time(),
+            version=self.simulation.version or "",
+            n_members=self.n_members,
+            host=platform.node(),
+            pid=os.getpid(),
+            in_process=self.executor.in_process,
+            executor=type(self.executor).__name__,
+        )
+
+    def _bring_back(self, fate: Fate) -> None:
+        """Queue what the last driver left behind; ``fate`` is lost where members ran in its own
+        process, since one of them may have ended it.
+        """
+        left = []
+        for i in np.flatnonzero(~self.ledger.settled).tolist():
+            attempt = int(self.ledger["attempt"][i])
+            if any(o.attempt == attempt for o in self.ledger.attempts.get(i, ())):
+                self._again.append(i)
+            else:
+                left.append(Outcome(i, attempt, str(fate), "the driver ended"))
+        self._settle(left)
+
+    def close(self) -> None:
+        """Save everything and release executor and store; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.executor.close()
+            if self._open:
+                self._leave()
+        finally:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _leave(self) -> None:
+        done = self.ledger.n_settled >= self.n_members
+        self.reason = self.reason or ("all members settled" if done else "left")
+        self.journal.keep(Closed(self.executor.time(), self.reason))
+        self.journal.checkpoint()
+        with self.timings("compact"):
+            self.store.compact(self.ledger, final=True)
+        if self._watch:
+            self._watch(self)
+
+    # ---- the loop
+
+    def turns(self) -> Iterator[list[int]]:
+        """Go on until done; yields the numbers settled at each turn."""
+        while self._fill() or self._in_flight:
+            with self.timings("wait"):
+                done = self.executor.wait(1.0)
+            settled = self._arrive(done)
+            self._look()
+            yield settled
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """Run, and give each member as it is settled (see `Journal.why`)."""
+        import asyncio
+
+        with self:
+            turns = self.turns()
+            while (settled := await asyncio.to_thread(next, turns, None)) is not None:
+                for i in settled:
+                    yield self.journal.why(i)
+
+    def _fill(self) -> bool:
+        """Launch what there is room for; True while there may be more to come."""
+        while self._again and not self._halted and self._in_flight < max(1, self.n_pending):
+            self._relaunch(self._again.popleft())
+        if self.reason or self.ledger.n >= self.n_members:
+            return bool(self._again) and not self._halted
+        workers = self.executor.n_workers
+        room = self._bundling.room(self.n_pending, workers, self._in_flight)
+        n = min(room, self.n_members - self.ledger.n)
+        members = self.ask(n) if n else None
+        if members is not None:
+            for bundle in members.split(self._bundling.size(self.n_pending, workers)):
+                self._submit(bundle)
+            if not self._in_flight:
+                self.reason = "the sampler has no more points"
+                return False
+        return True
+
+    def ask(self, n: int) -> Members:
+        """Up to n new members, entered in the ledger and told to the sampler as pending."""
+        rng = np.random.default_rng([self.seed, self.ledger.n])
+        with self.timings("ask"):
+            proposals = self.sampler.ask(n, rng).noted(self.sampler.name)
+            members = number(proposals, self.space, self.ledger, self.seed)
+        if len(members):
+            self.journal.keep(Launched(self.executor.time(), members))
+        return members
+
+    def waiting(self) -> Members:
+        """Members launched and not settled: those to run when the loop is driven by hand."""
+        return self.journal.members(np.flatnonzero(~self.ledger.settled))
+
+    def tell(self, members: Members, results: Sequence[Any]) -> list[str]:
+        """Settle members that were run by hand; gives their fates.
+
+        Parameters
+        ----------
+        members : (n,) from ``ask``
+        results : (n,) what the simulation returned, or the exception that it raised
+        """
+        answer = deliver(self.job, members, results)
+        self._judge.learn(answer.schemas)
+        self._settle(answer.outcomes)
+        return [str(fate) for fate in self.ledger.fates(members.number)]
+
+    def _submit(self, bundle: Members) -> None:
+        with self.timings("submit"):
+            future = self.executor.submit(bundle.luggage())
+        self._flying[future] = bundle
+        self._in_flight += len(bundle)
+
+    def _relaunch(self, i: int) -> None:
+        """Run a member again, alone: it may be the one that ended its worker."""
+        if self.ledger.pending(i):
+            attempt = self.ledger["attempt"][[i]] + 1
+            self.journal.keep(Relaunched(self.executor.time(), np.array([i]), attempt))
+            self._submit(self.journal.members([i]))
+
+    def _arrive(self, futures: Iterable[Future[Answer]]) -> list[int]:
+        outcomes: list[Outcome] = []
+        with self.timings("receive"):
+            for future in futures:
+                bundle = self._flying.pop(future)
+                self._in_flight -= len(bundle)
+                outcomes += self._outcomes(future, bundle)
+        return self._settle(outcomes)
+
+    def _outcomes(self, future: Future[Answer], bundle: Members) -> list[Outcome]:
+        try:
+            answer = future.result()
+        except (Lost, CancelledError) as loss:
+            return self._rescued(bundle, str(loss) or type(loss).__name__)
+        self._judge.learn(answer.schemas)
+        return answer.outcomes
+
+    def _rescued(self, bundle: Members, cause: str) -> list[Outcome]:
+        """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
+        can have ended the worker, those after it never began.
+        """
+        self._poll()
+        outcomes, fate = [], Fate.lost
+        for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
+            if i in self._found:
+                outcomes.append(self._found[i])
+            else:
+                outcomes.append(Outcome(i, attempt, str(fate), cause))
+                fate = Fate.stopped
+        return outcomes
+
+    def _poll(self) -> None:
+        """See what workers wrote whose answers may never come."""
+        for outcome, layout in self.store.found():
+            if outcome.schema:
+                self._judge.learn({outcome.schema: layout})
+            if self.ledger.pending(outcome.number):
+                self._found.setdefault(outcome.number, outcome)
+
+    def _settle(self, outcomes: list[Outcome]) -> list[int]:
+        """Decide, keep, tell; gives the numbers that are settled now."""
+        for outcome in outcomes:
+            if outcome.record is not None:
+                self.store.keep(outcome.record)
+        if any(o.schema and not self._judge.knows(o.schema) for o in outcomes):
+            self._poll()
+        verdict = self._judge.sort(outcomes, self.executor.time())
+        self.journal.keep(*verdict.events)
+        self._again.extend(verdict.again)
+        self._bundling.learn(outcomes)
+        for i in verdict.settled:
+            self._found.pop(i, None)
+        self._limit.count(self.ledger.fates(verdict.settled))
+        return verdict.settled
+
+    def _look(self) -> None:
+        """Stop rules, failures, progress and housekeeping; once a turn."""
+        if failed := self._limit.exceeded():
+            self.reason, self._halted = self.reason or failed, True
+        self.reason = self.reason or self._stop(self.ledger, self.elapsed)
+        if self._watch:
+            self._watch(self)
+        if time.monotonic() - self._compacted > COMPACT_EVERY:
+            with self.timings("compact"):
+                self.store.compact(self.ledger)
+            self._compacted = time.monotonic()
+        if time.monotonic() - self._saved > CHECKPOINT_EVERY:
+            self.journal.checkpoint()
+            self._saved = time.monotonic()

@@ -1,0 +1,218 @@
+"""The front door: fills in what was left open, then runs a `Campaign`."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemblerl.campaign import Campaign
+from ensemblerl.goals.minimize import Minimize
+from ensemblerl.progress import Progress
+from ensemblerl.protocols import Goal
+from ensemblerl.provenance import Mismatch, check_same, provenance
+from ensemblerl.resolve import as_executor, as_sampler, whole
+from ensemblerl.simulations.function import as_simulation
+from ensemblerl.space import Space
+from ensemblerl.stopping import StopRule
+from ensemblerl.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def explore(
+    simulation: Callable[..., Any],
+    space: Space,
+    goal: Goal,
+    *,
+    n_members: int,
+    sampler: Any = None,
+    cluster: Any = None,
+    store: str | Path | None = None,
+    n_pending: int | None = None,
+    stop: StopRule | Sequence[StopRule] | None = None,
+    max_failures: float | None = None,
+    bundle: int | str = "auto",
+    seed: int | None = None,
+    accept_version: bool = False,
+    tags: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run a campaign, or go on with the one in ``store``, and return it as one Dataset.
+
+    Parameters
+    ----------
+    simulation : a function of the parameters, called as ``simulation(**point)`` (also with
+        ``seed`` and ``member`` if it names them), or as ``simulation(point, seed)``; returns a
+        float, a mapping of arrays or an `xarray.Dataset`. `Function` carries cores, timeout,
+        retries, version, isolation.
+    space : the parameters
+    goal : the question
+    n_members : total number of members, those already in the store included
+    sampler : a `Sampler`, or a callable of the cube such as ``samplers.Sobol`` (the default)
+    cluster : None (local Dask workers, one for each core), an executor such as ``Serial()``, any
+        ``concurrent.futures.Executor``, a ``distributed.Client``, or a Dask cluster object
+    store : directory; a temporary one, removed in the end, when None
+    n_pending : members in flight at most; the workers plus a tenth when None
+    stop : rules such as ``"best >= 0.9 or elapsed > 3600"``, callables of the ledger, or a list
+    max_failures : consecutive failures, or share of failures, that stop the campaign
+    bundle : members to a task; "auto" lets short ones travel together
+    seed : drawn and recorded when None
+    accept_version : go on although the simulation's code changed
+    tags : kept with the provenance
+    progress : show a line where the error stream is a terminal
+
+    Returns
+    -------
+    xarray.Dataset
+        dim ``member``; parameters as coordinates; results, ``reward``, ``fate``, ...
+
+    Raises
+    ------
+    Mismatch
+        when the store holds a campaign with another space, goal or seed
+    CampaignFailed
+        when ``max_failures`` is exceeded
+    """
+    with tempfile.TemporaryDirectory(prefix="ensemblerl-") as scratch:
+        watch = Progress(progress)
+        campaign = prepare(
+            simulation,
+            space,
+            goal,
+            n_members=n_members,
+            sampler=sampler,
+            cluster=cluster,
+            store=store or Path(scratch) / "store",
+            n_pending=n_pending,
+            stop=stop,
+            max_failures=max_failures,
+            bundle=bundle,
+            seed=seed,
+            accept_version=accept_version,
+            tags=tags,
+            watch=watch,
+        )
+        with watch:
+            campaign.run()
+        ds = campaign.store.open()
+        return ds if store else ds.load()
+
+
+def prepare(
+    simulation: Callable[..., Any] | None,
+    space: Space,
+    goal: Goal,
+    *,
+    n_members: int,
+    store: str | Path,
+    sampler: Any = None,
+    cluster: Any = None,
+    n_pending: int | None = None,
+    stop: StopRule | Sequence[StopRule] | None = None,
+    max_failures: float | None = None,
+    bundle: int | str = "auto",
+    seed: int | None = None,
+    accept_version: bool = False,
+    tags: Mapping[str, str] | None = None,
+    watch: Callable[[Campaign], None] | None = None,
+) -> Campaign:
+    """A `Campaign` that is ready, for people who drive the loop themselves.
+
+    Arguments as for `explore`; ``watch`` is called with the campaign after each turn. With
+    ``simulation=None`` members are run by hand:
+
+    >>> import tempfile
+    >>> import ensemblerl as erl
+    >>> space = erl.Space(x=erl.Real(-1, 1))
+    >>> path = tempfile.mkdtemp() + "/by-hand"
+    >>> with erl.prepare(None, space, erl.Minimize(), n_members=4, store=path, seed=1) as campaign:
+    ...     members = campaign.ask(4)
+    ...     campaign.tell(members, [x**2 for x in members.points["x"]])
+    ['ok', 'ok', 'ok', 'ok']
+    """
+    _check(space, goal, store)
+    by_hand = simulation is None
+    run = as_simulation(_by_hand if simulation is None else simulation)
+    chosen = as_sampler(sampler, space)
+    kept = _opened(Path(store), space, goal, seed)
+    number = kept.provenance["seed"] if kept else _drawn(seed)
+    if kept is None:
+        made = provenance(run, space, goal, chosen, seed=number, tags=tags)
+        kept = DirectoryStore.create(Path(store), made)
+    try:
+        campaign = Campaign(
+            run,
+            space,
+            goal,
+            sampler=chosen,
+            executor=as_executor("serial" if by_hand else cluster, n_members),
+            store=kept,
+            n_members=whole("n_members", n_members),
+            seed=number,
+            n_pending=None if n_pending is None else whole("n_pending", n_pending),
+            stop=stop,
+            max_failures=max_failures,
+            bundle=bundle,
+            watch=watch,
+        )
+        campaign.load()
+        if not (accept_version or by_hand):
+            _check_version(campaign)
+    except BaseException:
+        kept.close()
+        raise
+    return campaign
+
+
+def _by_hand(**point: Any) -> float:
+    raise RuntimeError("this campaign is driven by hand: run the members and tell the results")
+
+
+def _check(space: Any, goal: Any, store: Any) -> None:
+    if not isinstance(space, Space):
+        raise TypeError(f"space: wanted an ensemblerl.Space, got {type(space).__name__}")
+    if not isinstance(goal, Goal):
+        raise TypeError(
+            f"goal: wanted a goal such as {Minimize('value')!r}, got {type(goal).__name__}"
+        )
+    if not isinstance(store, (str, Path)):
+        raise TypeError(f"store: wanted a path, got {type(store).__name__}")
+
+
+def _drawn(seed: int | None) -> int:
+    """The seed given, or one from the system; small enough to be typed in again."""
+    return secrets.randbelow(2**31 - 1) if seed is None else whole("seed", seed, least=0)
+
+
+def _opened(path: Path, space: Space, goal: Goal, seed: int | None) -> DirectoryStore | None:
+    """The store at this path if there is one, refused if it is another campaign's."""
+    if not (path / "campaign.json").exists():
+        return None
+    store = DirectoryStore.resume(path)
+    try:
+        check_same(str(path), store.provenance, space, goal)
+        if seed is not None and seed != store.provenance["seed"]:
+            raise Mismatch(
+                f"seed: {path} was begun with seed {store.provenance['seed']}, got {seed}; "
+                "leave seed out to go on"
+            )
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _check_version(campaign: Campaign) -> None:
+    """Ask for a word when the simulation's code changed since the last session."""
+    sessions, now = campaign.ledger.sessions, campaign.simulation.version or ""
+    over = campaign.ledger.n_settled >= campaign.n_members
+    if sessions and sessions[-1].version != now and not over:
+        raise Mismatch(
+            f"simulation: its code changed: version {sessions[-1].version!r} in the store, "
+            f"{now!r} now. Members keep the version they were run with; accept_version=True "
+            "goes on with the new one."
+        )

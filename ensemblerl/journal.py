@@ -1,0 +1,118 @@
+"""Store, ledger and sampler in step: whatever happens is kept, then applied, then told.
+
+A live campaign and a resumed one go through the same lines, so what a sampler knows after a
+resume is what it knew before: the events of the ledger, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ensemblerl.ledger import Event, Launched, Ledger, Settled
+from ensemblerl.protocols import Goal, Sampler, Store
+from ensemblerl.records import AnyArray, FloatArray, IntArray, Members, Results
+from ensemblerl.space import Space
+from ensemblerl.timings import Timings
+
+
+def _no_points(unit: FloatArray) -> dict[str, AnyArray]:
+    """Samplers see the cube only, never physical units."""
+    return {}
+
+
+class Journal:
+    """What the campaign knows, on disk and in memory.
+
+    Parameters
+    ----------
+    space, goal, sampler, store : parts of the campaign
+
+    Attributes
+    ----------
+    ledger : the campaign as columns
+    timings : seconds of the driver by part
+    """
+
+    def __init__(self, space: Space, goal: Goal, sampler: Sampler, store: Store) -> None:
+        self.space, self.sampler, self.store = space, sampler, store
+        self.ledger = Ledger(space.ndim, goal.k)
+        self.timings = Timings()
+        self._known = 0
+
+    def replay(self) -> None:
+        """Take in what the store holds; the sampler goes on from its newest checkpoint."""
+        restored = self.store.restored()
+        if restored:
+            state, self._known = restored
+            self.sampler.load_state_dict(state)
+        for event in self.store.events():
+            self._take(event)
+
+    def keep(self, *events: Event) -> None:
+        """Store first, then ledger and sampler: what is known is on disk."""
+        if events:
+            with self.timings("store"):
+                self.store.append(*events)
+            for event in events:
+                self._take(event)
+
+    def checkpoint(self) -> None:
+        """Keep the sampler's state as it is now."""
+        self.store.checkpoint(self.sampler.state_dict(), self.ledger.n_events)
+
+    def members(self, number: Sequence[int] | IntArray) -> Members:
+        """The members of these numbers, with their latest attempt."""
+        return self.ledger.members(number, self.space.to_points)
+
+    def _take(self, event: Event) -> None:
+        with self.timings("ledger"):
+            self.ledger.apply(event)
+        if self.ledger.n_events <= self._known:
+            return
+        match event:
+            case Launched(members=members):
+                pending = Results.pending(len(members), self.ledger.k)
+                self._tell(members.number, pending)
+            case Settled(outcomes=outcomes):
+                number = np.array([o.number for o in outcomes], dtype=np.int64)
+                self._tell(number, self.ledger.results(number))
+            case _:
+                pass
+
+    def _tell(self, number: IntArray, results: Results) -> None:
+        with self.timings("tell"):
+            members = self.ledger.members(number, _no_points)
+            self.sampler.tell(members, results)
+
+    def why(self, number: int) -> dict[str, Any]:
+        """All that is known of one member: point, fate, cause, attempts.
+
+        Raises
+        ------
+        ValueError
+            for a number that was never launched
+        """
+        ledger = self.ledger
+        if not 0 <= number < ledger.n:
+            raise ValueError(f"member: wanted a number below {ledger.n}, got {number!r}")
+        members = self.members([number])
+        return {
+            "member": number,
+            "point": self.space.point(members.points, 0),
+            "fate": str(ledger.fate[number]),
+            "cause": ledger.causes.get(number, ""),
+            "value": ledger["value"][number].tolist(),
+            "reward": float(ledger["reward"][number]),
+            "runtime": float(ledger["runtime"][number]),
+            "attempt": int(members.attempt[0]),
+            "seed": int(members.seed[0]),
+            "worker": str(ledger.worker[number]),
+            "notes": {name: column[0].tolist() for name, column in members.notes.items()},
+            "earlier": [
+                {"attempt": o.attempt, "fate": o.fate, "cause": o.cause, "worker": o.worker}
+                for o in ledger.attempts.get(number, ())
+            ],
+        }
