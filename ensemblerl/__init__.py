@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ensemblerl.goals.minimize import Minimize as Minimize
     from ensemblerl.handle import Handle as Handle
     from ensemblerl.handle import launch as launch
+    from ensemblerl.loop.stopping import CampaignFailed as CampaignFailed
     from ensemblerl.parameters import Choice as Choice
     from ensemblerl.parameters import Distribution as Distribution
     from ensemblerl.parameters import Integer as Integer
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ensemblerl.records import Fate as Fate
     from ensemblerl.simulations.function import Function as Function
     from ensemblerl.space import Space as Space
-    from ensemblerl.stopping import CampaignFailed as CampaignFailed
     from ensemblerl.store.backend import export_netcdf as export_netcdf
     from ensemblerl.tools import open as open
     from ensemblerl.tools import rerun as rerun
@@ -56,7 +56,7 @@ _WHERE = {
     "records": ("Fate",),
     "simulations.function": ("Function",),
     "space": ("Space",),
-    "stopping": ("CampaignFailed",),
+    "loop.stopping": ("CampaignFailed",),
     "store.backend": ("export_netcdf",),
     "forking": ("fork",),
     "tools": ("open", "rerun"),

@@ -11,22 +11,21 @@ import platform
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import Any, Self
 
 import numpy as np
 
-from ensemblerl.bundling import Bundling
-from ensemblerl.executors.base import Lost
-from ensemblerl.interrupts import Interrupts
-from ensemblerl.journal import Journal
-from ensemblerl.ledger import Closed, Launched, Opened, Relaunched
-from ensemblerl.numbering import number
+from ensemblerl.events import Closed, Launched, Opened, Relaunched
+from ensemblerl.loop.arrivals import Arrivals
+from ensemblerl.loop.bundling import Bundling
+from ensemblerl.loop.interrupts import Interrupts
+from ensemblerl.loop.journal import Journal
+from ensemblerl.loop.numbering import number
+from ensemblerl.loop.stopping import CampaignFailed, FailureLimit, Stop, StopRule, last_causes
 from ensemblerl.protocols import Executor, Goal, Sampler, Simulation, Store
 from ensemblerl.records import Answer, Fate, Members, Outcome
-from ensemblerl.settling import Judge
 from ensemblerl.space import Space
-from ensemblerl.stopping import CampaignFailed, FailureLimit, Stop, StopRule, last_causes
 from ensemblerl.worker import Job, deliver
 
 COMPACT_EVERY = 2.0
@@ -45,8 +44,8 @@ class Campaign:
     n_members : total number of members, those of earlier sessions included
     seed : of the campaign; members' seeds and every random choice follow from it
     n_pending : members in flight at most; the workers plus a tenth when None
-    stop : see `ensemblerl.stopping.Stop`
-    max_failures : see `ensemblerl.stopping.FailureLimit`
+    stop : see `ensemblerl.loop.stopping.Stop`
+    max_failures : see `ensemblerl.loop.stopping.FailureLimit`
     bundle : members to a task, "auto" by their run time
     watch : called with the campaign after each turn (progress)
 
@@ -82,12 +81,11 @@ class Campaign:
         self._n_pending = n_pending
         self._stop, self._limit = Stop(stop), FailureLimit(max_failures)
         self._bundling = Bundling(bundle)
-        self._judge = Judge(self.ledger, goal, simulation.retries)
+        self._arrivals = Arrivals(self.journal, goal, simulation.retries)
         self._watch = watch
         self._flying: dict[Future[Answer], Members] = {}
         self._in_flight = 0
         self._again: deque[int] = deque()
-        self._found: dict[int, Outcome] = {}
         self._halted = self._open = self._closed = False
         self._compacted = self._saved = time.monotonic()
 
@@ -152,7 +150,8 @@ class Campaign:
     def open(self) -> None:
         """Begin a session: start the executor, adopt what workers finished, queue what was left.
 
-        Does nothing when all members are settled.
+        Where members ran in the last driver's own process, one of them may have ended it: each is
+        held to be lost, else stopped. Does nothing when all members are settled.
         """
         self.load()
         if self.ledger.n_settled >= self.n_members:
@@ -162,9 +161,10 @@ class Campaign:
         before = self.ledger.sessions[-1:]
         blamed = bool(before) and before[0].in_process and not self.ledger.reason
         self.journal.keep(self._opened())
-        self._poll()
-        self._settle(list(self._found.values()))
-        self._bring_back(Fate.lost if blamed else Fate.stopped)
+        self._settle(self._arrivals.adopted())
+        left, waiting = self._arrivals.abandoned(Fate.lost if blamed else Fate.stopped)
+        self._again.extend(waiting)
+        self._settle(left)
 
     def _opened(self) -> Opened:
         return Opened(
@@ -176,19 +176,6 @@ class Campaign:
             in_process=self.executor.in_process,
             executor=type(self.executor).__name__,
         )
-
-    def _bring_back(self, fate: Fate) -> None:
-        """Queue what the last driver left behind; ``fate`` is lost where members ran in its own
-        process, since one of them may have ended it.
-        """
-        left = []
-        for i in np.flatnonzero(~self.ledger.settled).tolist():
-            attempt = int(self.ledger["attempt"][i])
-            if any(o.attempt == attempt for o in self.ledger.attempts.get(i, ())):
-                self._again.append(i)
-            else:
-                left.append(Outcome(i, attempt, str(fate), "the driver ended"))
-        self._settle(left)
 
     def close(self) -> None:
         """Save everything and release executor and store; again does nothing."""
@@ -280,9 +267,7 @@ class Campaign:
         members : (n,) from ``ask``
         results : (n,) what the simulation returned, or the exception that it raised
         """
-        answer = deliver(self.job, members, results)
-        self._judge.learn(answer.schemas)
-        self._settle(answer.outcomes)
+        self._settle(self._arrivals.read(deliver(self.job, members, results)))
         return [str(fate) for fate in self.ledger.fates(members.number)]
 
     def _submit(self, bundle: Members) -> None:
@@ -304,52 +289,14 @@ class Campaign:
             for future in futures:
                 bundle = self._flying.pop(future)
                 self._in_flight -= len(bundle)
-                outcomes += self._outcomes(future, bundle)
+                outcomes += self._arrivals.outcomes(future, bundle)
         return self._settle(outcomes)
-
-    def _outcomes(self, future: Future[Answer], bundle: Members) -> list[Outcome]:
-        try:
-            answer = future.result()
-        except (Lost, CancelledError) as loss:
-            return self._rescued(bundle, str(loss) or type(loss).__name__)
-        self._judge.learn(answer.schemas)
-        return answer.outcomes
-
-    def _rescued(self, bundle: Members, cause: str) -> list[Outcome]:
-        """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
-        can have ended the worker, those after it never began.
-        """
-        self._poll()
-        outcomes, fate = [], Fate.lost
-        for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
-            if i in self._found:
-                outcomes.append(self._found[i])
-            else:
-                outcomes.append(Outcome(i, attempt, str(fate), cause))
-                fate = Fate.stopped
-        return outcomes
-
-    def _poll(self) -> None:
-        """See what workers wrote whose answers may never come."""
-        for outcome, layout in self.store.found():
-            if outcome.schema:
-                self._judge.learn({outcome.schema: layout})
-            if self.ledger.pending(outcome.number):
-                self._found.setdefault(outcome.number, outcome)
 
     def _settle(self, outcomes: list[Outcome]) -> list[int]:
         """Decide, keep, tell; gives the numbers that are settled now."""
-        for outcome in outcomes:
-            if outcome.record is not None:
-                self.store.keep(outcome.record)
-        if any(o.schema and not self._judge.knows(o.schema) for o in outcomes):
-            self._poll()
-        verdict = self._judge.sort(outcomes, self.executor.time())
-        self.journal.keep(*verdict.events)
+        verdict = self._arrivals.settle(outcomes, self.executor.time())
         self._again.extend(verdict.again)
         self._bundling.learn(outcomes)
-        for i in verdict.settled:
-            self._found.pop(i, None)
         self._limit.count(self.ledger.fates(verdict.settled))
         return verdict.settled
 

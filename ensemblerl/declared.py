@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ensemblerl.parameters import from_json
-from ensemblerl.priors import Parameter
+from ensemblerl.spaces.priors import Parameter
 
 RESERVED = frozenset(
     [

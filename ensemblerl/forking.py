@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import Closed, Event, Launched, Ledger, Opened, Settled
-from ensemblerl.numbering import number
+from ensemblerl.events import Closed, Event, Launched, Opened, Settled
+from ensemblerl.ledger import Ledger
+from ensemblerl.loop.numbering import number
 from ensemblerl.protocols import Goal
 from ensemblerl.provenance import versions
 from ensemblerl.records import AnyArray, Fate, FloatArray, IntArray, Outcome, Proposals

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemblerl.campaign import Campaign
+from ensemblerl.executors.serial import ByHand
 from ensemblerl.goals.minimize import Minimize
+from ensemblerl.loop.stopping import StopRule
 from ensemblerl.progress import Progress
 from ensemblerl.protocols import Goal
 from ensemblerl.provenance import Mismatch, check_same, provenance
 from ensemblerl.resolve import as_executor, as_sampler, whole
 from ensemblerl.simulations.function import as_simulation
 from ensemblerl.space import Space
-from ensemblerl.stopping import StopRule
 from ensemblerl.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def prepare(
             space,
             goal,
             sampler=chosen,
-            executor=as_executor("serial" if by_hand else cluster, n_members),
+            executor=ByHand() if by_hand else as_executor(cluster),
             store=kept,
             n_members=whole("n_members", n_members),
             seed=number,

@@ -6,18 +6,26 @@ turns them into columns; a resumed campaign is the same events applied again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from ensemblerl.events import (
+    Closed,
+    Ended,
+    Event,
+    Launched,
+    Opened,
+    Relaunched,
+    SchemaFixed,
+    Settled,
+)
 from ensemblerl.records import (
     LINEAGE,
     AnyArray,
     Fate,
     FloatArray,
-    IntArray,
     Members,
     Outcome,
     Results,
@@ -29,89 +37,6 @@ FATE_CODE: dict[str, int] = {str(fate): code for code, fate in enumerate(FATES)}
 
 
 _FATE_TEXT = np.array(FATES, dtype="U13")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A driver began, or went on with, the campaign."""
-
-    time: float
-    version: str
-    n_members: int
-    host: str = ""
-    pid: int = 0
-    in_process: bool = False
-    executor: str = ""
-
-
-@dataclass(frozen=True)
-class Launched:
-    """New members are about to be submitted for the first time (written before they are)."""
-
-    time: float
-    members: Members
-
-
-@dataclass(frozen=True)
-class Relaunched:
-    """Members launched before are about to be submitted again; point and seed are theirs."""
-
-    time: float
-    number: IntArray
-    attempt: IntArray
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Attempts ended without settling their members; they will be run again."""
-
-    time: float
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Members have their final outcome: from here on acknowledged, never run again."""
-
-    time: float
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True)
-class SchemaFixed:
-    """The layout of the results: that of the first ok member settled."""
-
-    digest: str
-    layout: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A policy version was published (agents)."""
-
-    time: float
-    version: int
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A driver left in good order, for this reason."""
-
-    time: float
-    reason: str
-
-
-Event = Opened | Launched | Relaunched | Ended | Settled | SchemaFixed | Published | Closed
-
-
-class EventLog(Protocol):
-    """Where events are kept: the store, or nothing at all."""
-
-    def append(self, *events: Event) -> None:
-        """Keep these events, in one write; on return they are acknowledged."""
-
-    def events(self) -> Iterator[Event]:
-        """Every event kept so far, in order."""
 
 
 FIXED: dict[str, tuple[str, Any]] = {

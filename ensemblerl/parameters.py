@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ensemblerl.priors import Parameter, Scalar, When, number, scalar, wrong
 from ensemblerl.records import AnyArray, FloatArray
-from ensemblerl.transforms import Grid, Linear, Log, Transform, floats, listed
-from ensemblerl.uncertain import Distribution, LogNormal, Normal, Triangular, Uniform
+from ensemblerl.spaces.priors import Parameter, Scalar, When, number, scalar, wrong
+from ensemblerl.spaces.transforms import Grid, Linear, Log, Transform, floats, listed
+from ensemblerl.spaces.uncertain import Distribution, LogNormal, Normal, Triangular, Uniform
 
 __all__ = [
     "Choice",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ensemblerl.ledger import Event, Ledger
+from ensemblerl.events import Event
+from ensemblerl.ledger import Ledger
 from ensemblerl.records import Answer, AnyArray, Demands, FloatArray, Members, Proposals, Results
 
 if TYPE_CHECKING:

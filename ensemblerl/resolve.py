@@ -57,7 +57,7 @@ def as_sampler(sampler: Any, space: Space) -> Sampler:
     return Chain([Listed(space.cube, space.start_unit(), name="start"), chosen])
 
 
-def as_executor(cluster: Any, n_members: int) -> Executor:
+def as_executor(cluster: Any) -> Executor:
     """An executor from an executor, any ``concurrent.futures.Executor``, a Dask client or
     cluster, "serial", or None for local Dask workers.
 

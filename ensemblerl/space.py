@@ -12,12 +12,12 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from ensemblerl.columns import TYPES, absent, as_column, blanked
-from ensemblerl.constraints import Constraint, Formula, read_constraints
 from ensemblerl.declared import named_once, parents, read_parameters
-from ensemblerl.priors import Parameter, scalar
 from ensemblerl.records import AnyArray, BoolArray, Cube, FloatArray
-from ensemblerl.tables import html_table, text_table
+from ensemblerl.spaces.columns import TYPES, absent, as_column, blanked
+from ensemblerl.spaces.constraints import Constraint, Formula, read_constraints
+from ensemblerl.spaces.priors import Parameter, scalar
+from ensemblerl.spaces.tables import html_table, text_table
 
 _COLUMNS = ("name", "prior", "units", "long name", "when")
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemblerl.ledger import Closed, Event, Launched, Ledger, Opened, SchemaFixed, Settled
+from ensemblerl.events import Closed, Event, Launched, Opened, SchemaFixed, Settled
+from ensemblerl.ledger import Ledger
 from ensemblerl.parameters import Choice, Integer, Real
 from ensemblerl.records import Fate, Members, Outcome
 from ensemblerl.simulations.layouts import digest_of

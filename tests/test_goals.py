@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from ensemblerl.events import Launched, Settled
 from ensemblerl.goals.maximize import Maximize
 from ensemblerl.goals.minimize import Minimize
-from ensemblerl.ledger import Launched, Ledger, Settled
+from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Outcome, Proposals
 from ensemblerl.testing import BrokenLawError, check_goal

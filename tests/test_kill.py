@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ensemblerl as erl
-from ensemblerl.ledger import Settled
+from ensemblerl.events import Settled
 from ensemblerl.store.directory import DirectoryStore
 
 sys.path.insert(0, str(Path(__file__).parent))

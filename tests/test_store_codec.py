@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_support import members
 
-from ensemblerl.ledger import Launched, Settled
+from ensemblerl.events import Launched, Settled
 from ensemblerl.records import Outcome
 from ensemblerl.store import checkpoint
 from ensemblerl.store.codec import decode, encode

@@ -22,7 +22,7 @@ from store_support import (
     variable,
 )
 
-from ensemblerl.ledger import Launched, Relaunched, SchemaFixed, Settled
+from ensemblerl.events import Launched, Relaunched, SchemaFixed, Settled
 from ensemblerl.records import Outcome
 from ensemblerl.store import segments
 from ensemblerl.store.backend import open_store

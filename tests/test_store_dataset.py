@@ -21,7 +21,7 @@ from store_support import (
     variable,
 )
 
-from ensemblerl.ledger import Launched, Settled
+from ensemblerl.events import Launched, Settled
 from ensemblerl.parameters import Real
 from ensemblerl.space import Space
 from ensemblerl.store.backend import EnsembleBackend, export_netcdf, open_store

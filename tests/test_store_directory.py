@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from store_support import PROVENANCE, SCALAR, attach, full_disk, in_child
 
-from ensemblerl.ledger import Closed
+from ensemblerl.events import Closed
 from ensemblerl.protocols import Store
 from ensemblerl.records import Outcome
 from ensemblerl.simulations.layouts import digest_of

@@ -73,3 +73,9 @@ class Serial:
     def describe(self) -> dict[str, Any]:
         """What it is: JSON."""
         return {"name": "Serial", "n_workers": 1}
+
+
+class ByHand(Serial):
+    """Runs nothing: somebody else runs the members and tells the results."""
+
+    in_process = False

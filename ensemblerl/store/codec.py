@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import (
-    FIXED,
+from ensemblerl.events import (
     Closed,
     Ended,
     Event,
@@ -26,6 +25,7 @@ from ensemblerl.ledger import (
     SchemaFixed,
     Settled,
 )
+from ensemblerl.ledger import FIXED
 from ensemblerl.records import LINEAGE, AnyArray, Members, Outcome
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode

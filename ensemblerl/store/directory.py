@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ensemblerl.ledger import Event, Ledger
+from ensemblerl.events import Event
+from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import State
 from ensemblerl.records import Outcome
 from ensemblerl.store import checkpoint

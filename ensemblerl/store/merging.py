@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import Event, Launched, Settled
+from ensemblerl.events import Event, Launched, Settled
 from ensemblerl.records import AnyArray, Members
 
 MOST = 4096

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.ledger import Ended, Event, Launched, Ledger, Relaunched, Settled
+from ensemblerl.events import Ended, Event, Launched, Relaunched, Settled
+from ensemblerl.ledger import Ledger
 from ensemblerl.store.codec import decode
 from ensemblerl.store.columns import Points
 from ensemblerl.store.errors import FORMAT, StoreError, StoreFormatError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import Closed, Event, Launched
+from ensemblerl.events import Closed, Event, Launched
 from ensemblerl.protocols import State, Store
 from ensemblerl.testing.core import Control
 from ensemblerl.testing.events import outcomes, sample_events

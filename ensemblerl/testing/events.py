@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemblerl.ledger import (
+from ensemblerl.events import (
     Closed,
     Ended,
     Event,

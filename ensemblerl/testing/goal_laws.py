@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import FATE_CODE, Launched, Ledger, Settled
+from ensemblerl.events import Launched, Settled
+from ensemblerl.ledger import FATE_CODE, Ledger
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Demands, Fate, FloatArray, Outcome, Proposals
 from ensemblerl.testing.core import global_state_untouched, require, same

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemblerl.ledger import Event, Ledger
+from ensemblerl.events import Event
+from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import State
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.worker import Job

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemblerl.ledger import Launched, Ledger
+from ensemblerl.events import Launched
+from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Sampler
 from ensemblerl.records import (
     LINEAGE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import Closed, Event
+from ensemblerl.events import Closed, Event
 from ensemblerl.protocols import State, Store
 from ensemblerl.records import Outcome
 from ensemblerl.testing.core import require, same

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn, Self
 import numpy as np
 
 from ensemblerl.records import AnyArray, FloatArray
-from ensemblerl.transforms import Transform
+from ensemblerl.spaces.transforms import Transform
 
 Scalar = str | int | float | bool
 When = Mapping[str, tuple[Scalar, ...]]

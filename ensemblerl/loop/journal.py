@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import Event, Launched, Ledger, Settled
+from ensemblerl.events import Event, Launched, Settled
+from ensemblerl.ledger import Ledger
+from ensemblerl.loop.timings import Timings
 from ensemblerl.protocols import Goal, Sampler, Store
 from ensemblerl.records import AnyArray, FloatArray, IntArray, Members, Results
 from ensemblerl.space import Space
-from ensemblerl.timings import Timings
 
 
 def _no_points(unit: FloatArray) -> dict[str, AnyArray]:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ensemblerl.priors import Parameter, number, scalar, wrong
-from ensemblerl.transforms import Frozen, Gauss, Linear, LogGauss, Transform, Triangle
+from ensemblerl.spaces.priors import Parameter, number, scalar, wrong
+from ensemblerl.spaces.transforms import Frozen, Gauss, Linear, LogGauss, Transform, Triangle
 
 FAR = 38.0
 """Standard deviations from the median to the outermost float64 coordinate."""

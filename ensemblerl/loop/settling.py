@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensemblerl.ledger import Ended, Event, Ledger, SchemaFixed, Settled
+from ensemblerl.events import Ended, Event, SchemaFixed, Settled
+from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Fate, Outcome
 

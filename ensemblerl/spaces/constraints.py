@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.columns import absent
 from ensemblerl.expressions import Expression
 from ensemblerl.records import AnyArray, BoolArray
+from ensemblerl.spaces.columns import absent
 
 Points = Mapping[str, AnyArray]
 Row = Callable[[int], dict[str, Any]]

@@ -1,0 +1,85 @@
+"""Whatever happens to a campaign is an event; here are all kinds.
+
+The store appends events to a file, `ensemblerl.ledger.Ledger.apply` turns them into columns; a
+resumed campaign is the same events applied again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ensemblerl.records import IntArray, Members, Outcome
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A driver began, or went on with, the campaign."""
+
+    time: float
+    version: str
+    n_members: int
+    host: str = ""
+    pid: int = 0
+    in_process: bool = False
+    executor: str = ""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """New members are about to be submitted for the first time (written before they are)."""
+
+    time: float
+    members: Members
+
+
+@dataclass(frozen=True)
+class Relaunched:
+    """Members launched before are about to be submitted again; point and seed are theirs."""
+
+    time: float
+    number: IntArray
+    attempt: IntArray
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Attempts ended without settling their members; they will be run again."""
+
+    time: float
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Members have their final outcome: from here on acknowledged, never run again."""
+
+    time: float
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class SchemaFixed:
+    """The layout of the results: that of the first ok member settled."""
+
+    digest: str
+    layout: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A policy version was published (agents)."""
+
+    time: float
+    version: int
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A driver left in good order, for this reason."""
+
+    time: float
+    reason: str
+
+
+Event = Opened | Launched | Relaunched | Ended | Settled | SchemaFixed | Published | Closed

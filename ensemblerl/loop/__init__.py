@@ -1,0 +1,1 @@
+"""What `ensemblerl.campaign` is made of: each a small rule of the loop."""

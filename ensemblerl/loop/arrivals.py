@@ -1,0 +1,95 @@
+"""From what comes back to what is settled: answers, records of workers that are gone, leftovers."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError, Future
+
+import numpy as np
+
+from ensemblerl.executors.base import Lost
+from ensemblerl.loop.journal import Journal
+from ensemblerl.loop.settling import Judge, Verdict
+from ensemblerl.protocols import Goal
+from ensemblerl.records import Answer, Fate, Members, Outcome
+
+
+class Arrivals:
+    """Turns futures into outcomes and settles them.
+
+    Parameters
+    ----------
+    journal : where verdicts are kept
+    goal : gives the rewards
+    retries : of the simulation
+    """
+
+    def __init__(self, journal: Journal, goal: Goal, retries: int) -> None:
+        self._journal, self._store, self._ledger = journal, journal.store, journal.ledger
+        self._judge = Judge(journal.ledger, goal, retries)
+        self._found: dict[int, Outcome] = {}
+
+    def outcomes(self, future: Future[Answer], bundle: Members) -> list[Outcome]:
+        """What became of a bundle, answered or lost."""
+        try:
+            answer = future.result()
+        except (Lost, CancelledError) as loss:
+            return self._rescued(bundle, str(loss) or type(loss).__name__)
+        return self.read(answer)
+
+    def read(self, answer: Answer) -> list[Outcome]:
+        """The outcomes of an answer."""
+        self._judge.learn(answer.schemas)
+        return answer.outcomes
+
+    def _rescued(self, bundle: Members, cause: str) -> list[Outcome]:
+        """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
+        can have ended the worker, those after it never began.
+        """
+        self._poll()
+        outcomes, fate = [], Fate.lost
+        for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
+            if i in self._found:
+                outcomes.append(self._found[i])
+            else:
+                outcomes.append(Outcome(i, attempt, str(fate), cause))
+                fate = Fate.stopped
+        return outcomes
+
+    def adopted(self) -> list[Outcome]:
+        """What workers wrote whose driver was gone."""
+        self._poll()
+        return list(self._found.values())
+
+    def abandoned(self, fate: Fate) -> tuple[list[Outcome], list[int]]:
+        """Outcomes of the attempts that the last driver left behind, all of this fate; and the
+        members whose last attempt had ended, which were about to be run again.
+        """
+        left, waiting = [], []
+        for i in np.flatnonzero(~self._ledger.settled).tolist():
+            attempt = int(self._ledger["attempt"][i])
+            if any(o.attempt == attempt for o in self._ledger.attempts.get(i, ())):
+                waiting.append(i)
+            else:
+                left.append(Outcome(i, attempt, str(fate), "the driver ended"))
+        return left, waiting
+
+    def settle(self, outcomes: list[Outcome], time: float) -> Verdict:
+        """Decide on outcomes, keep what was decided."""
+        for outcome in outcomes:
+            if outcome.record is not None:
+                self._store.keep(outcome.record)
+        if any(o.schema and not self._judge.knows(o.schema) for o in outcomes):
+            self._poll()
+        verdict = self._judge.sort(outcomes, time)
+        self._journal.keep(*verdict.events)
+        for i in verdict.settled:
+            self._found.pop(i, None)
+        return verdict
+
+    def _poll(self) -> None:
+        """See what workers wrote whose answers may never come."""
+        for outcome, layout in self._store.found():
+            if outcome.schema:
+                self._judge.learn({outcome.schema: layout})
+            if self._ledger.pending(outcome.number):
+                self._found.setdefault(outcome.number, outcome)

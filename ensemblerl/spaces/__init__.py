@@ -1,0 +1,1 @@
+"""What `ensemblerl.space` and `ensemblerl.parameters` are made of."""
