@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ensemblerl.ledger import Ledger
 from ensemblerl.loop.numbering import number
 from ensemblerl.protocols import Goal
 from ensemblerl.provenance import versions
-from ensemblerl.records import AnyArray, Fate, FloatArray, IntArray, Outcome, Proposals
+from ensemblerl.records import LINEAGE, AnyArray, Fate, FloatArray, IntArray, Outcome, Proposals
 from ensemblerl.space import Space
 from ensemblerl.store.backend import open_store
 from ensemblerl.store.columns import field_names
@@ -118,19 +119,35 @@ class Transfer:
         """Write events and records of these rows of the old campaign; ``unit`` is (n, ndim)."""
         kept, now = self._store.provenance, time.time()
         fresh = Ledger(space.ndim, kept["goal"]["k"])
-        self._keep(fresh, Opened(now, "forked", len(rows), pid=os.getpid(), executor="fork"))
         if self._schema:
-            self._keep(fresh, self._schema)
             self._store.keep(encode_layout(self._schema.digest, self._schema.layout))
-        for first in range(0, len(rows), ROWS):
-            piece = rows[first : first + ROWS]
-            notes = {"origin": piece, "proposer": np.full(len(piece), "fork")}
-            proposals = Proposals(unit[first : first + ROWS], notes).noted("fork")
-            members = number(proposals, space, fresh, kept["seed"])
+        renumbered = {int(i): new for new, i in enumerate(rows)}
+        for piece in self._pieces(rows):
+            first = fresh.n
+            proposals = Proposals(unit[first : first + len(piece)], self._notes(piece, renumbered))
+            members = number(proposals.noted("fork"), space, fresh, kept["seed"])
+            members = replace(members, seed=self._old["seed"][piece])
             settled = Settled(now, tuple(self._outcomes(piece, first)))
-            self._keep(fresh, Launched(now, members), settled)
+            version = str(self._old.version[piece[0]])
+            opened = Opened(now, version, len(rows), pid=os.getpid(), executor="fork")
+            fixed = [self._schema] if self._schema and not first else []
+            self._keep(fresh, opened, *fixed, Launched(now, members), settled)
         self._keep(fresh, Closed(now, "forked"))
         self._store.compact(fresh, final=True)
+
+    def _pieces(self, rows: IntArray) -> Iterator[IntArray]:
+        """Rows in order, some at a time, each time of one version of the simulation."""
+        versions = self._old.version[rows]
+        changes = np.flatnonzero(versions[1:] != versions[:-1]) + 1
+        for piece in np.split(rows, changes):
+            for first in range(0, len(piece), ROWS):
+                yield piece[first : first + ROWS]
+
+    def _notes(self, rows: IntArray, renumbered: Mapping[int, int]) -> dict[str, AnyArray]:
+        """Where they come from, and the lineage under the new numbers."""
+        lineage = {name: self._old[name][rows] for name in LINEAGE}
+        parents = [renumbered.get(int(i), -1) for i in lineage["parent"]]
+        return {"origin": rows, **lineage, "parent": np.array(parents, dtype=np.int64)}
 
     def _keep(self, ledger: Ledger, *events: Event) -> None:
         self._store.append(*events)
@@ -166,6 +183,7 @@ class Transfer:
             start=float(old["start"][i]),
             runtime=float(old["runtime"][i]),
             worker=str(old.worker[i]),
+            state=old.left.get(i, ""),
             reward=reward,
             schema=self._schema.digest if arrays and self._schema else "",
         )

@@ -442,7 +442,9 @@ def test_fork_starts_from_the_old_data(tmp_path):
         n_members=30,
         store=tmp_path / "new",
         cluster="serial",
-        accept_version=True,
     )
     assert more.sizes["member"] == 30
+    assert (more.simulation_version[0] == more.simulation_version).all()
+    np.testing.assert_array_equal(ds.seed.values, old.seed.values[kept])
+    np.testing.assert_array_equal(ds.note_origin.values, np.flatnonzero(kept))
     assert float(more.a.max()) <= 0.5

@@ -65,7 +65,8 @@ def records(directory):
         for frame in frames:
             if "number" in frame.header:
                 schema = frame.header.get("schema")
-                arrays = read_arrays(path, frame.offset, layouts[schema]) if schema else {}
+                with path.open("rb") as file:
+                    arrays = read_arrays(file, frame.offset, layouts[schema]) if schema else {}
                 found[frame.header["number"]] = frame.header, arrays
     return found, layouts
 
