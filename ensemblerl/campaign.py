@@ -23,10 +23,10 @@ from ensemblerl.loop.interrupts import Interrupts
 from ensemblerl.loop.journal import Journal
 from ensemblerl.loop.numbering import number
 from ensemblerl.loop.stopping import CampaignFailed, FailureLimit, Stop, StopRule, last_causes
-from ensemblerl.protocols import Executor, Goal, Sampler, Simulation, Store
+from ensemblerl.protocols import Executor, Goal, Job, Sampler, Simulation, Store
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.space import Space
-from ensemblerl.worker import Job, deliver
+from ensemblerl.worker import deliver
 
 COMPACT_EVERY = 2.0
 CHECKPOINT_EVERY = 60.0

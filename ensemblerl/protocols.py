@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +20,6 @@ from ensemblerl.records import Answer, AnyArray, Demands, FloatArray, Members, P
 if TYPE_CHECKING:
     import xarray as xr
 
-    from ensemblerl.worker import Job
 
 Metrics = Mapping[str, float]
 State = dict[str, Any]
@@ -115,6 +115,26 @@ class Goal(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What it is and its arguments: JSON; a store refuses another goal by this."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs besides the members.
+
+    Parameters
+    ----------
+    simulation, goal : the two that run on the worker
+    segments : directory of the store's segment files, as seen from the worker
+    driver : process id of the driver; a worker in another process ignores SIGINT
+    casts : name -> "int" or "bool" for conditional parameters of these kinds, whose columns are
+        float64 because inactive rows hold NaN
+    """
+
+    simulation: Simulation
+    goal: Goal
+    segments: str
+    driver: int = 0
+    casts: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -8,15 +8,14 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensemblerl.protocols import Goal, Simulation
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, AnyArray, Fate, Members, Outcome
 from ensemblerl.simulations.causes import cause_of
 from ensemblerl.simulations.layouts import InvalidResult
@@ -24,26 +23,6 @@ from ensemblerl.simulations.output import Normal, normalise, state_of
 from ensemblerl.simulations.points import Task, tasks
 from ensemblerl.simulations.processes import Stopped, TimedOut
 from ensemblerl.store.segments import encode, encode_layout, get_writer
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs besides the members.
-
-    Parameters
-    ----------
-    simulation, goal : the two that run on the worker
-    segments : directory of the store's segment files, as seen from the worker
-    driver : process id of the driver; a worker in another process ignores SIGINT
-    casts : name -> "int" or "bool" for conditional parameters of these kinds, whose columns are
-        float64 because inactive rows hold NaN
-    """
-
-    simulation: Simulation
-    goal: Goal
-    segments: str
-    driver: int = 0
-    casts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Finished(NamedTuple):

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ensemblerl.protocols import Executor
+from ensemblerl.protocols import Executor, Job
 from ensemblerl.records import Answer, Members, Proposals
 from ensemblerl.testing.rehearsal import numbered
 from ensemblerl.testing.toys import Least
-from ensemblerl.worker import Job
 
 
 class Calls:

@@ -20,13 +20,12 @@ from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.shipping import packed, unpacked
 from ensemblerl.executors.simulated import Simulated
-from ensemblerl.protocols import Executor
+from ensemblerl.protocols import Executor, Job
 from ensemblerl.records import Fate, Members
 from ensemblerl.simulations.function import Function
 from ensemblerl.store.segments import scan
 from ensemblerl.testing.executor_laws import check_executor, squares
 from ensemblerl.testing.toys import Least, Square
-from ensemblerl.worker import Job
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -325,7 +324,7 @@ def test_processes_end_with_an_ordinary_script():
         "from ensemblerl.simulations.function import Function\n"
         "from ensemblerl.testing.toys import Least\n"
         "from ensemblerl.testing.executor_laws import squares\n"
-        "from ensemblerl.worker import Job\n"
+        "from ensemblerl.protocols import Job\n"
         "def f(x, nap): return x\n"
         "if __name__ == '__main__':\n"
         "    with ProcessPoolExecutor(2) as pool:\n"

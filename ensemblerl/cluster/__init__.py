@@ -1,1 +1,1 @@
-"""Room."""
+"""Execution on Dask: a local cluster of processes, any client, any cluster object."""

@@ -19,8 +19,8 @@ from ensemblerl.cluster.gathering import Gathering
 from ensemblerl.cluster.plugin import CarryJob, run_luggage
 from ensemblerl.executors.base import Collector, Lost, attempts_of
 from ensemblerl.executors.shipping import packed
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
-from ensemblerl.worker import Job
 
 DELAY = 0.005
 """Seconds after which what was submitted leaves, should nobody wait for it."""

@@ -15,7 +15,7 @@ from distributed.deploy.spec import SpecCluster
 from ensemblerl.cluster.dask import DaskExecutor, connected
 from ensemblerl.cluster.processes import WorkerProcess
 from ensemblerl.cluster.quiet import quiet
-from ensemblerl.worker import Job
+from ensemblerl.protocols import Job
 
 PATIENCE = 60.0
 """Seconds for all workers to appear."""

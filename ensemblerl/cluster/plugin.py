@@ -11,7 +11,8 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from ensemblerl.executors.shipping import Parcel
-from ensemblerl.worker import Job, run_bundle
+from ensemblerl.protocols import Job
+from ensemblerl.worker import run_bundle
 
 _JOBS: dict[str, Job | str] = {}
 """Key of a campaign -> its job, or why that could not be unpickled here."""

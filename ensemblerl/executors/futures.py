@@ -14,9 +14,10 @@ from typing import Any
 
 from ensemblerl.executors.base import Collector, Lost, attempts_of
 from ensemblerl.executors.shipping import Parcel, packed, run_parcel
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.simulations import isolate
-from ensemblerl.worker import Job, run_bundle
+from ensemblerl.worker import run_bundle
 
 BROKEN = (
     "the pool is broken: one of its processes ended abruptly, and it takes no more work; go on "

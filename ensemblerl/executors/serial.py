@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from ensemblerl.executors.base import attempts_of
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Members
 from ensemblerl.simulations import isolate
-from ensemblerl.worker import Job, run_bundle
+from ensemblerl.worker import run_bundle
 
 
 class Serial:

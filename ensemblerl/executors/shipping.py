@@ -6,8 +6,9 @@ import hashlib
 import pickle
 from typing import NamedTuple
 
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Members
-from ensemblerl.worker import Job, run_bundle
+from ensemblerl.worker import run_bundle
 
 REMEMBERED = 4
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from ensemblerl import worker
 from ensemblerl.executors.base import Lost, attempts_of
+from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.simulations.points import Task, points_of, tasks
-from ensemblerl.worker import Finished, Job
+from ensemblerl.worker import Finished
 
 Runtime = float | Callable[[Mapping[str, Any], np.random.Generator], float]
 

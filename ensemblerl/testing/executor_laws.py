@@ -10,12 +10,11 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from ensemblerl.protocols import Executor
+from ensemblerl.protocols import Executor, Job
 from ensemblerl.records import Answer, Fate, Members, Proposals
 from ensemblerl.testing.core import require
 from ensemblerl.testing.rehearsal import numbered
 from ensemblerl.testing.toys import Least, Square
-from ensemblerl.worker import Job
 
 
 def check_executor(

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ensemblerl.events import Event
 from ensemblerl.ledger import Ledger
-from ensemblerl.protocols import State
+from ensemblerl.protocols import Job, State
 from ensemblerl.records import Answer, Fate, Members, Outcome
-from ensemblerl.worker import Job
 
 if TYPE_CHECKING:
     import xarray as xr
