@@ -6,9 +6,11 @@ once, with no barrier.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from ensemblerl.events import Closed, Launched, Opened, Relaunched
+from ensemblerl.ledger import FATE_CODE
 from ensemblerl.loop.arrivals import Arrivals
 from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.interrupts import Interrupts
@@ -91,11 +94,12 @@ class Campaign:
 
     @property
     def n_pending(self) -> int:
-        """Members in flight at most; one worker needs no second in waiting."""
+        """Members in flight at most: the workers plus a tenth, or one where it runs right here."""
         if self._n_pending is not None:
             return self._n_pending
         workers = self.executor.n_workers
-        return workers if workers == 1 else -(-11 * workers // 10)
+        alone = workers == 1 and self.executor.in_process
+        return 1 if alone else -(-11 * workers // 10)
 
     @property
     def job(self) -> Job:
@@ -138,7 +142,19 @@ class Campaign:
         if failure := self._limit.exceeded():
             causes = last_causes(self.ledger)
             raise CampaignFailed(f"{failure} (max_failures); the last causes:\n{causes}")
+        self._warn_if_all_failed()
         return self.reason
+
+    def _warn_if_all_failed(self) -> None:
+        n = self.ledger.n_settled
+        if n and not self.ledger.counts[FATE_CODE[Fate.ok]]:
+            causes = last_causes(self.ledger, 1)
+            warnings.warn(f"none of {n} members is ok; the last cause: {causes}", stacklevel=4)
+
+    def __repr__(self) -> str:
+        state = self.reason or ("running" if self._open else "not begun")
+        done = f"{self.ledger.n_settled} of {self.n_members} members"
+        return f"<Campaign: {self.goal!r}, {done}, {state}>"
 
     # ---- opening and closing
 
@@ -175,6 +191,7 @@ class Campaign:
             pid=os.getpid(),
             in_process=self.executor.in_process,
             executor=type(self.executor).__name__,
+            sampler=json.dumps(self.sampler.describe()),
         )
 
     def close(self) -> None:
@@ -235,8 +252,7 @@ class Campaign:
             return bool(self._again) and not self._halted
         workers = self.executor.n_workers
         room = self._bundling.room(self.n_pending, workers, self._in_flight)
-        n = min(room, self.n_members - self.ledger.n)
-        members = self.ask(n) if n else None
+        members = self.ask(room) if room else None
         if members is not None:
             for bundle in members.split(self._bundling.size(self.n_pending, workers)):
                 self._submit(bundle)
@@ -246,7 +262,10 @@ class Campaign:
         return True
 
     def ask(self, n: int) -> Members:
-        """Up to n new members, entered in the ledger and told to the sampler as pending."""
+        """Up to n new members, entered in the ledger and told to the sampler as pending; no more
+        than ``n_members`` in all.
+        """
+        n = min(n, self.n_members - self.ledger.n)
         rng = np.random.default_rng([self.seed, self.ledger.n])
         with self.timings("ask"):
             proposals = self.sampler.ask(n, rng).noted(self.sampler.name)
@@ -266,7 +285,14 @@ class Campaign:
         ----------
         members : (n,) from ``ask``
         results : (n,) what the simulation returned, or the exception that it raised
+
+        Raises
+        ------
+        ValueError
+            for another number of results
         """
+        if len(results) != len(members):
+            raise ValueError(f"results: wanted {len(members)}, got {len(results)}")
         self._settle(self._arrivals.read(deliver(self.job, members, results)))
         return [str(fate) for fate in self.ledger.fates(members.number)]
 

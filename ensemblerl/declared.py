@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ensemblerl.names import RESERVED
 from ensemblerl.parameters import from_json
 from ensemblerl.spaces.priors import Parameter
-
-RESERVED = frozenset(
-    [
-        *("seed", "point", "member", "state", "constraints", "start", "reward", "fate", "cause"),
-        *("runtime", "worker", "attempt", "log_prob", "policy_version", "proposer", "launch_time"),
-        *("end_time", "group", "cycle", "task", "fidelity", "parent", "value", "number"),
-        *("parameter", "unit", "version"),
-    ]
-)
-"""Names that mean something else in a simulation's call or in the dataset."""
 
 
 def named_once(

@@ -23,6 +23,7 @@ class Opened:
     pid: int = 0
     in_process: bool = False
     executor: str = ""
+    sampler: str = ""
 
 
 @dataclass(frozen=True)

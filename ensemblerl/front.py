@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemblerl.calling import check_call
 from ensemblerl.campaign import Campaign
 from ensemblerl.executors.serial import ByHand
 from ensemblerl.goals.minimize import Minimize
@@ -58,7 +59,8 @@ def explore(
         ``concurrent.futures.Executor``, a ``distributed.Client``, or a Dask cluster object
     store : directory; a temporary one, removed in the end, when None
     n_pending : members in flight at most; the workers plus a tenth when None
-    stop : rules such as ``"best >= 0.9 or elapsed > 3600"``, callables of the ledger, or a list
+    stop : rules such as ``"best_reward >= 0.9 or elapsed > 3600"``, callables of the ledger, or
+        a list
     max_failures : consecutive failures, or share of failures, that stop the campaign
     bundle : members to a task; "auto" lets short ones travel together
     seed : drawn and recorded when None
@@ -78,8 +80,7 @@ def explore(
     CampaignFailed
         when ``max_failures`` is exceeded
     """
-    with tempfile.TemporaryDirectory(prefix="ensemblerl-") as scratch:
-        watch = Progress(progress)
+    with tempfile.TemporaryDirectory(prefix="ensemblerl-") as scratch, Progress(progress) as watch:
         campaign = prepare(
             simulation,
             space,
@@ -87,7 +88,7 @@ def explore(
             n_members=n_members,
             sampler=sampler,
             cluster=cluster,
-            store=store or Path(scratch) / "store",
+            store=Path(scratch) / "store" if store is None else store,
             n_pending=n_pending,
             stop=stop,
             max_failures=max_failures,
@@ -97,10 +98,10 @@ def explore(
             tags=tags,
             watch=watch,
         )
-        with watch:
-            campaign.run()
+        watch.begin(campaign)
+        campaign.run()
         ds = campaign.store.open()
-        return ds if store else ds.load()
+        return ds.load() if store is None else ds
 
 
 def prepare(
@@ -135,15 +136,17 @@ def prepare(
     ...     campaign.tell(members, [x**2 for x in members.points["x"]])
     ['ok', 'ok', 'ok', 'ok']
     """
-    _check(space, goal, store)
+    path = _check(space, goal, store, tags)
     by_hand = simulation is None
     run = as_simulation(_by_hand if simulation is None else simulation)
-    chosen = as_sampler(sampler, space)
-    kept = _opened(Path(store), space, goal, seed)
+    check_call(run, space)
+    n_members = whole("n_members", n_members)
+    chosen = as_sampler(sampler, space, n_members)
+    kept = _opened(path, space, goal, seed)
     number = kept.provenance["seed"] if kept else _drawn(seed)
     if kept is None:
         made = provenance(run, space, goal, chosen, seed=number, tags=tags)
-        kept = DirectoryStore.create(Path(store), made)
+        kept = DirectoryStore.create(path, made)
     try:
         campaign = Campaign(
             run,
@@ -152,7 +155,7 @@ def prepare(
             sampler=chosen,
             executor=ByHand() if by_hand else as_executor(cluster),
             store=kept,
-            n_members=whole("n_members", n_members),
+            n_members=n_members,
             seed=number,
             n_pending=None if n_pending is None else whole("n_pending", n_pending),
             stop=stop,
@@ -173,20 +176,28 @@ def _by_hand(**point: Any) -> float:
     raise RuntimeError("this campaign is driven by hand: run the members and tell the results")
 
 
-def _check(space: Any, goal: Any, store: Any) -> None:
+def _check(space: Any, goal: Any, store: Any, tags: Any) -> Path:
+    """The store's path, when all these are what they should be."""
     if not isinstance(space, Space):
         raise TypeError(f"space: wanted an ensemblerl.Space, got {type(space).__name__}")
-    if not isinstance(goal, Goal):
-        raise TypeError(
-            f"goal: wanted a goal such as {Minimize('value')!r}, got {type(goal).__name__}"
-        )
-    if not isinstance(store, (str, Path)):
-        raise TypeError(f"store: wanted a path, got {type(store).__name__}")
+    if isinstance(goal, type) or not isinstance(goal, Goal):
+        came = f"the class {goal.__name__}" if isinstance(goal, type) else type(goal).__name__
+        raise TypeError(f"goal: wanted a goal such as {Minimize('value')!r}, got {came}")
+    if not isinstance(store, (str, Path)) or not str(store):
+        raise TypeError(f"store: wanted a path, got {store!r}")
+    texts = isinstance(tags, Mapping) and all(isinstance(t, str) for kv in tags.items() for t in kv)
+    if tags is not None and not texts:
+        raise TypeError(f"tags: wanted a dict of text to text, got {tags!r}")
+    return Path(store).expanduser()
 
 
 def _drawn(seed: int | None) -> int:
     """The seed given, or one from the system; small enough to be typed in again."""
-    return secrets.randbelow(2**31 - 1) if seed is None else whole("seed", seed, least=0)
+    if seed is None:
+        return secrets.randbelow(2**31 - 1)
+    if whole("seed", seed, least=0) >= 2**63:
+        raise ValueError(f"seed: wanted a whole number below 2**63, got {seed}")
+    return int(seed)
 
 
 def _opened(path: Path, space: Space, goal: Goal, seed: int | None) -> DirectoryStore | None:

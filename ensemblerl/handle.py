@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ensemblerl.campaign import Campaign
 from ensemblerl.front import prepare
-from ensemblerl.progress import figures, line
+from ensemblerl.loop.stopping import StopRule
+from ensemblerl.progress import Progress, figures, line
 from ensemblerl.protocols import Goal
 from ensemblerl.resolve import whole
 from ensemblerl.space import Space
@@ -20,33 +22,69 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+DONE = ("all members settled", "left")
+"""Reasons of a campaign that nothing has stopped."""
+
+
 class Handle:
     """A campaign running in a thread of this process; made by `launch`.
 
     ``await handle`` gives the Dataset when it is done.
+
+    Parameters
+    ----------
+    make : total number of members -> a campaign that is ready, on the same store each time
+    n_members : total to begin with
+    watch : shows progress
+    scratch : a temporary directory that the store is in, kept as long as the handle is
     """
 
-    def __init__(self, make: Callable[[int], Campaign], n_members: int) -> None:
-        self._make = make
-        self._error: BaseException | None = None
-        self._begin(n_members)
+    def __init__(
+        self,
+        make: Callable[[int], Campaign],
+        n_members: int,
+        *,
+        watch: Progress,
+        scratch: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self._make, self._wanted = make, n_members
+        self._watch, self._scratch = watch, scratch
+        self._lock = threading.Lock()
+        self._begin()
 
-    def _begin(self, n_members: int) -> None:
-        self._error = None
-        self.campaign = self._make(n_members)
+    def _begin(self) -> None:
+        self._error: BaseException | None = None
+        self._over = False
+        self.campaign = self._make(self._wanted)
         self._thread = threading.Thread(target=self._run, name="ensemblerl-campaign", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self.campaign.run()
+            while True:
+                with self._watch:
+                    self._watch.begin(self.campaign)
+                    self.campaign.run()
+                with self._lock:
+                    # `extend` may have come when the loop had ended already
+                    self._over = self._complete()
+                    if self._over:
+                        return
+                    self.campaign = self._make(self._wanted)
         except BaseException as error:
             self._error = error
+        finally:
+            self._over = True
+
+    def _complete(self) -> bool:
+        ended = self.campaign.reason not in DONE
+        return ended or self.campaign.ledger.n_settled >= self._wanted
 
     @property
     def ds(self) -> xr.Dataset:
         """The campaign as it stands, as one Dataset."""
-        return self.campaign.store.open()
+        ds = self.campaign.store.open()
+        return ds if self._scratch is None else ds.load()
 
     @property
     def answer(self) -> xr.Dataset:
@@ -64,10 +102,14 @@ class Handle:
 
     def extend(self, n: int) -> None:
         """N more members; a campaign that has ended begins again."""
-        total = self.campaign.n_members + whole("n", n)
-        self.campaign.n_members = total
-        if self.done:
-            self._begin(total)
+        more = whole("n", n)
+        with self._lock:
+            self._wanted += more
+            self.campaign.n_members = self._wanted
+            over = self._over
+        if over:
+            self._thread.join()
+            self._begin()
 
     def why(self, member: int) -> dict[str, Any]:
         """All that is known of one member: point, fate, cause, attempts."""
@@ -112,15 +154,43 @@ def launch(
     goal: Goal,
     *,
     n_members: int,
-    store: str | Path,
-    **options: Any,
+    sampler: Any = None,
+    cluster: Any = None,
+    store: str | Path | None = None,
+    n_pending: int | None = None,
+    stop: StopRule | Sequence[StopRule] | None = None,
+    max_failures: float | None = None,
+    bundle: int | str = "auto",
+    seed: int | None = None,
+    accept_version: bool = False,
+    tags: Mapping[str, str] | None = None,
+    progress: bool = True,
 ) -> Handle:
     """`explore` without blocking: the same arguments, a `Handle` at once.
 
-    A store is needed here: what runs for days should outlive its process.
+    Without a ``store`` the data last as long as the handle: what runs for days wants one.
     """
+    scratch = TemporaryDirectory(prefix="ensemblerl-") if store is None else None
+    watch = Progress(progress)
+    path = Path(scratch.name) / "store" if scratch is not None else store
 
     def make(total: int) -> Campaign:
-        return prepare(simulation, space, goal, n_members=total, store=store, **options)
+        return prepare(
+            simulation,
+            space,
+            goal,
+            n_members=total,
+            sampler=sampler,
+            cluster=cluster,
+            store=path or "",
+            n_pending=n_pending,
+            stop=stop,
+            max_failures=max_failures,
+            bundle=bundle,
+            seed=seed,
+            accept_version=accept_version,
+            tags=tags,
+            watch=watch,
+        )
 
-    return Handle(make, n_members)
+    return Handle(make, n_members, watch=watch, scratch=scratch)

@@ -107,8 +107,8 @@ class Ledger:
     n, n_settled, n_events : members launched, members settled, events applied
     sessions : the drivers that worked on this campaign, in order
     schema : layout of the results, None before the first ok member
-    best : number of the member with the largest reward, -1 before there is one
-    no_gain : members settled since ``best`` was
+    best_member, best_reward : number of the member with the largest reward, -1 before there is one
+    no_gain : members settled since ``best_member`` was
     """
 
     def __init__(self, ndim: int, k: int = 1) -> None:
@@ -118,7 +118,7 @@ class Ledger:
         self.sessions: list[Opened] = []
         self.schema: SchemaFixed | None = None
         self.reason = ""
-        self.best, self.best_reward, self.no_gain = -1, -np.inf, 0
+        self.best_member, self.best_reward, self.no_gain = -1, -np.inf, 0
         self.causes: dict[int, str] = {}
         self.left: dict[int, str] = {}
         self.schemas: dict[int, str] = {}
@@ -266,6 +266,6 @@ class Ledger:
         if outcome.schema and (self.schema is None or outcome.schema != self.schema.digest):
             self.schemas[number] = outcome.schema
         if outcome.reward > self.best_reward:
-            self.best, self.best_reward, self.no_gain = number, outcome.reward, 0
+            self.best_member, self.best_reward, self.no_gain = number, outcome.reward, 0
         else:
             self.no_gain += 1

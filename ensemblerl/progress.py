@@ -15,21 +15,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EVERY = 0.2
+WIDE = 100
+"""Columns of a terminal below which there is no bar, so that the figures fit."""
+RECENT = 100
+"""Members that the rate is taken over."""
 
 
 def figures(campaign: Campaign) -> dict[str, float]:
     """What the line shows: counts, the best value, members a second, share of worker time used,
     seconds left.
     """
-    ledger = campaign.ledger
+    ledger, now = campaign.ledger, campaign.executor.time()
     session = ledger["session"] == len(ledger.sessions) - 1
     done = session & ledger.settled & ~np.isnan(ledger["runtime"])
-    elapsed = max(campaign.elapsed, 1e-9) if campaign.began else 1e-9
-    rate = np.count_nonzero(done) / elapsed
+    ends, starts = ledger["end"][done], ledger["start"][done]
+    since = np.min(starts, initial=now)
+    recent = min(RECENT, len(ends))
+    if recent == RECENT:
+        since = np.partition(ends, -RECENT)[-RECENT]
+    rate = recent / max(now - since, 1e-9) if recent else 0.0
     left = campaign.n_members - ledger.n_settled
-    busy = float(np.sum(ledger["runtime"][done])) / (elapsed * max(1, campaign.executor.n_workers))
+    capacity = max(now - np.min(starts, initial=now), 1e-9) * max(1, campaign.executor.n_workers)
+    busy = float(np.sum(ledger["runtime"][done])) / capacity
     ok = int(ledger.counts[FATE_CODE[Fate.ok]])
-    best = ledger["value"][ledger.best, 0] if ledger.best >= 0 else np.nan
+    best = ledger["value"][ledger.best_member, 0] if ledger.best_member >= 0 else np.nan
     return {
         "done": ledger.n_settled,
         "running": campaign.in_flight,
@@ -82,37 +91,49 @@ class Progress:
         self._task: Any = None
         self._next = 0.0
 
+    def begin(self, campaign: Campaign) -> None:
+        """Say what is about to run; workers may take seconds to start."""
+        from rich.console import Console
+
+        self._console = self._console or Console(stderr=True)
+        self._on = self._on and self._console.is_terminal
+        self._say(
+            f"[bold]EnsembleRL[/] {campaign.n_members} members, {campaign.ledger.n_settled} of "
+            f"them settled, seed {campaign.seed}; starting {type(campaign.executor).__name__}"
+        )
+
+    def _say(self, text: str) -> None:
+        if self._on and self._console is not None:
+            self._console.print(text, highlight=False)
+
     def __call__(self, campaign: Campaign) -> None:
         """Show the campaign as it is now, a few times a second at most."""
         if not self._on:
             return
         if self._bar is None:
-            self._begin(campaign)
+            self._open(campaign)
         now = time.monotonic()
-        if self._on and (now >= self._next or campaign.reason):
+        if now >= self._next or campaign.reason:
             self._next = now + EVERY
             shown = figures(campaign)
             self._bar.update(
                 self._task, completed=shown["done"], total=campaign.n_members, line=line(shown)
             )
 
-    def _begin(self, campaign: Campaign) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    def _open(self, campaign: Campaign) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        console = self._console or Console(stderr=True)
-        self._on = console.is_terminal
-        if not self._on:
-            return
-        console.print(
-            f"[bold]EnsembleRL[/] {campaign.n_members} members on {campaign.executor.n_workers} "
-            f"workers, {campaign.n_pending} pending at most, seed {campaign.seed}",
-            highlight=False,
-        )
-        self._bar = Bar(
-            MofNCompleteColumn(), BarColumn(20), TextColumn("{task.fields[line]}"), console=console
-        )
+        workers, pending = campaign.executor.n_workers, campaign.n_pending
+        self._say(f"{workers} workers, at most {pending} members pending")
+        columns: list[ProgressColumn] = [
+            MofNCompleteColumn(),
+            BarColumn(20),
+            TextColumn("{task.fields[line]}"),
+        ]
+        if self._console is not None and self._console.width < WIDE:
+            del columns[1]
+        self._bar = Bar(*columns, console=self._console)
         self._task = self._bar.add_task("", total=campaign.n_members, line="")
         self._bar.start()
 
@@ -122,3 +143,4 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None

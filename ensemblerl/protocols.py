@@ -48,7 +48,10 @@ class Sampler(Protocol):
         """At most n points; none, with nothing in flight, ends the campaign."""
 
     def tell(self, members: Members, results: Results) -> Metrics:
-        """Add to what is known, keyed by member number; pending members too."""
+        """Add to what is known, keyed by member number; pending members too.
+
+        ``members.points`` is empty: a sampler sees the cube only, ``members.unit``.
+        """
 
     def state_dict(self) -> State:
         """All that ``load_state_dict`` of an equally built sampler needs to go on exactly."""
@@ -68,11 +71,25 @@ class Simulation(Protocol):
     `ensemblerl.simulations.function.Function`.
     """
 
-    cores: int
-    timeout: float | None
-    retries: int
-    version: str | None
-    max_result_bytes: int
+    @property
+    def cores(self) -> int:
+        """Processor cores that one run uses."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a run may take, None for any number."""
+
+    @property
+    def retries(self) -> int:
+        """How often a run that failed is run again."""
+
+    @property
+    def version(self) -> str | None:
+        """Of the code; None where it is not known."""
+
+    @property
+    def max_result_bytes(self) -> int:
+        """Larger results are invalid."""
 
     def __call__(
         self, point: Mapping[str, Any], *, seed: int, member: Mapping[str, Any] | None = None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
+import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.protocols import Executor, Sampler
+from ensemblerl.records import Cube
 from ensemblerl.samplers.chain import Chain
+from ensemblerl.samplers.latin_hypercube import LatinHypercube
 from ensemblerl.samplers.listed import Listed
+from ensemblerl.samplers.parts import cubes_differ
 from ensemblerl.samplers.sobol import Sobol
 from ensemblerl.samplers.uniform import Uniform
 from ensemblerl.space import Space
 
-SAMPLERS = {"sobol": Sobol, "uniform": Uniform}
+SAMPLERS = {"lhs": LatinHypercube, "sobol": Sobol, "uniform": Uniform}
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
@@ -29,14 +34,20 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     return out
 
 
-def as_sampler(sampler: Any, space: Space) -> Sampler:
-    """A sampler from a sampler, a callable of the cube, a name, or None; own points of the space
-    (``start``) go first.
+def as_sampler(sampler: Any, space: Space, n_members: int) -> Sampler:
+    """A sampler; own points of the space (``start``) go first.
+
+    Parameters
+    ----------
+    sampler : a sampler on the cube of the space; a callable of the cube, also of the number of
+        members where it has a required parameter ``n``; a name; or None
+    space : where the points lie
+    n_members : of the campaign
 
     Raises
     ------
     TypeError, ValueError
-        for anything else
+        for anything else, and for a sampler on another cube
     """
     chosen = Sobol if sampler is None else sampler
     if isinstance(chosen, str):
@@ -49,12 +60,43 @@ def as_sampler(sampler: Any, space: Space) -> Sampler:
                 "sampler: wanted a sampler, a callable of the cube such as samplers.Sobol, or "
                 f"{sorted(SAMPLERS)}; got {type(sampler).__name__}"
             )
-        chosen = chosen(space.cube)
+        chosen = _made(chosen, space.cube, n_members)
     if not isinstance(chosen, Sampler):
         raise TypeError(f"sampler: the callable gave no sampler but {type(chosen).__name__}")
+    _check_cube(chosen, space)
     if not space.start:
         return chosen
     return Chain([Listed(space.cube, space.start_unit(), name="start"), chosen])
+
+
+def _made(factory: Callable[..., Any], cube: Cube, n_members: int) -> Any:
+    """What it makes of the cube, and of ``n`` where it cannot do without."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return factory(cube)
+    n = signature.parameters.get("n")
+    needed = n is not None and n.default is n.empty
+    given = {"n": whole("n_members", n_members)} if needed else {}
+    try:
+        signature.bind(cube, **given)
+    except TypeError as error:
+        called = getattr(factory, "__name__", type(factory).__name__)
+        raise TypeError(
+            f"sampler: {called}{signature} cannot be called with the cube alone: {error}; wanted "
+            f"a sampler, or a callable of the cube such as lambda cube: {called}(cube, ...)"
+        ) from None
+    return factory(cube, **given)
+
+
+def _check_cube(sampler: Sampler, space: Space) -> None:
+    """Refuse a sampler that was made for another space; one that has no cube may be right."""
+    cube = getattr(sampler, "cube", None)
+    if isinstance(cube, Cube) and (which := cubes_differ(cube, space.cube)):
+        raise ValueError(
+            f"sampler: wanted one on the cube of this space ({space.ndim} parameters), "
+            f"{sampler!r} is on another cube: {which} differ"
+        )
 
 
 def as_executor(cluster: Any) -> Executor:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensemblerl.protocols import Job
+from ensemblerl.protocols import Goal, Job
 from ensemblerl.records import Answer, AnyArray, Fate, Members, Outcome
 from ensemblerl.simulations.causes import cause_of
 from ensemblerl.simulations.layouts import InvalidResult
-from ensemblerl.simulations.output import Normal, normalise, state_of
+from ensemblerl.simulations.output import Normal, normalise
 from ensemblerl.simulations.points import Task, tasks
 from ensemblerl.simulations.processes import Stopped, TimedOut
+from ensemblerl.simulations.values import state_of
 from ensemblerl.store.segments import encode, encode_layout, get_writer
 
 
@@ -171,7 +172,7 @@ def _tried(job: Job, call: Callable[[], Any]) -> tuple[Normal | None, tuple[floa
         state = state_of(result)
         reduced = job.goal.reduce(result)
         normal = normalise(reduced, max_bytes=job.simulation.max_result_bytes)
-        value = checked(job.goal.value(normal.arrays), job.goal.k)
+        value = checked(job.goal, job.goal.value(normal.arrays))
         return normal._replace(state=normal.state or state), value, _OK, ""
     except KeyboardInterrupt as error:
         if os.getpid() == job.driver:
@@ -194,21 +195,28 @@ def _fate_of(error: BaseException, kind: Fate) -> Fate:
     return Fate.out_of_memory if isinstance(error, MemoryError) else kind
 
 
-def checked(value: Any, k: int) -> tuple[float, ...]:
-    """What `Goal.value` gave, as k finite floats.
+def checked(goal: Goal, value: Any) -> tuple[float, ...]:
+    """What the goal's ``value`` gave, as its k finite floats.
 
     Raises
     ------
     InvalidResult
         saying what was wanted and what came
     """
-    array = np.asarray(value, dtype=np.float64)
+    array, k = np.asarray(value, dtype=np.float64), goal.k
+    wanted = "a finite number" if k == 1 else f"{k} finite numbers"
     if array.shape != (k,) and not (k == 1 and array.ndim == 0):
-        raise InvalidResult(f"value: wanted {k} number(s), shape ({k},), got shape {array.shape}")
+        raise InvalidResult(f"{_called(goal)}: wanted {wanted}, got shape {array.shape}")
     numbers = tuple(array.reshape(-1).tolist())
     if not all(map(math.isfinite, numbers)):
-        raise InvalidResult(f"value: wanted {k} finite number(s), got {list(numbers)}")
+        came = numbers[0] if k == 1 else list(numbers)
+        raise InvalidResult(f"{_called(goal)}: wanted {wanted}, got {came}")
     return numbers
+
+
+def _called(goal: Goal) -> str:
+    """How a goal shows itself, or its class where it does not."""
+    return type(goal).__name__ if type(goal).__repr__ is object.__repr__ else repr(goal)
 
 
 _here = threading.local()

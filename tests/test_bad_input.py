@@ -10,10 +10,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,15 +218,52 @@ def test_wrong_things(arguments, error):
         erl.explore(*arguments, n_members=2, cluster="serial")
 
 
+X_AND_D = erl.Space(x=erl.Choice(1, 2), d=erl.Real(0, 1, when={"x": (1,)}))
+
+
+@pytest.mark.parametrize(
+    ("f", "space", "error"),
+    [
+        (lambda x, y: x, SPACE, r"simulation: <lambda> wants 'y', which the space does not have"),
+        (lambda: 0.0, SPACE, r"does not take 'x', which the space has"),
+        (lambda x, d: x, X_AND_D, r"wants 'd', which is not always active: give it a default"),
+    ],
+)
+def test_a_simulation_that_cannot_take_the_points(f, space, error, tmp_path):
+    with pytest.raises(TypeError, match=error):
+        erl.explore(f, space, erl.Minimize(), n_members=2, store=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, y=1, *, seed: x,
+        lambda **point: point["x"],
+        lambda point, seed: point["x"],
+        lambda x, member: x,
+    ],
+)
+def test_a_simulation_that_can(f):
+    ds = erl.explore(f, SPACE, erl.Minimize(), n_members=2, cluster="serial")
+    assert (ds.fate == "ok").all()
+
+
+def test_the_class_of_a_goal():
+    with pytest.raises(TypeError, match=r"goal: wanted a goal such as .* got the class Minimize"):
+        erl.explore(quick, SPACE, erl.Minimize, n_members=2, cluster="serial")
+
+
 def test_a_goal_that_reads_what_is_not_there_lists_what_is():
-    ds = erl.explore(quick, SPACE, erl.Minimize("z"), n_members=2, cluster="serial")
+    with pytest.warns(UserWarning, match=r"none of 2 members is ok; the last cause: .*'z'"):
+        ds = erl.explore(quick, SPACE, erl.Minimize("z"), n_members=2, cluster="serial")
     assert (ds.fate == "invalid").all()
     assert "'z'" in ds.cause.values[0]
     assert "y" in ds.cause.values[0]
 
 
-def test_nothing_is_left_in_the_temporary_directory_after_an_error():
-    before = set(Path("/tmp").glob("ensemblerl-*"))
+def test_nothing_is_left_in_the_temporary_directory_after_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValueError, match="n_members"):
         erl.explore(quick, SPACE, erl.Minimize("y"), n_members=-1, cluster="serial")
-    assert set(Path("/tmp").glob("ensemblerl-*")) <= before
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,12 @@ BENCHMARKS = sorted((Path(__file__).parent.parent / "benchmarks").glob("[a-z]*.p
 
 
 def test_there_are_benchmarks():
-    assert {path.stem for path in BENCHMARKS} >= {"loop_overhead", "import_time"}
+    assert {path.stem for path in BENCHMARKS} >= {
+        "loop_overhead",
+        "import_time",
+        "store",
+        "problems",
+    }
 
 
 @pytest.mark.quick

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -109,7 +111,8 @@ def test_resume_without_a_seed_takes_the_one_in_the_store(tmp_path):
 def test_resume_refuses_another_space_or_goal(tmp_path):
     path = tmp_path / "run"
     run(cluster="serial", n_members=3, store=path)
-    other = erl.Space(a=erl.Real(0.0, 2.0))
+    others = {name: SPACE[name] for name in SPACE if name != "a"}
+    other = erl.Space(others, a=erl.Real(0.0, 2.0))
     with pytest.raises(erl.Mismatch, match=r"(?s)another space or goal.*high: 1.0 in the store"):
         erl.explore(simulate, other, erl.Minimize("rmse"), n_members=5, store=path)
     with pytest.raises(erl.Mismatch, match=r"(?s)goal.*erl\.fork"):
@@ -137,7 +140,7 @@ def test_changed_code_asks_for_a_word(tmp_path):
     [
         ("members >= 6", 6),
         (lambda ledger: ledger.n_settled >= 5, 5),
-        (["best > 100", "ok >= 4"], 4),
+        (["best_reward > 100", "ok >= 4"], 4),
         ("no_gain >= 3", None),
     ],
 )
@@ -204,6 +207,7 @@ def flaky(member, **point):
     return {"rmse": float(member["attempt"])}
 
 
+@pytest.mark.filterwarnings("ignore:none of 4 members is ok")
 @pytest.mark.parametrize(("retries", "fate"), [(2, "ok"), (1, "failed")])
 def test_retries_belong_to_the_simulation(retries, fate):
     simulation = erl.Function(flaky, retries=retries)
@@ -235,10 +239,16 @@ def test_losses_are_run_again_and_never_charged():
     assert all("launched 3 times" in cause for cause in ds.cause.values[thrice])
 
 
-def test_a_store_that_is_none_leaves_nothing_behind():
-    before = set(Path("/tmp").glob("ensemblerl-*"))
-    run(cluster="serial", n_members=3)
-    assert set(Path("/tmp").glob("ensemblerl-*")) <= before
+def test_a_store_that_is_none_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = set()
+
+    def look(ledger):
+        seen.update(path.name for path in tmp_path.iterdir())
+
+    run(cluster="serial", n_members=3, stop=look)
+    assert [name.startswith("ensemblerl-") for name in seen] == [True]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -253,7 +263,10 @@ def test_a_store_that_is_none_leaves_nothing_behind():
         ({"cluster": "slurm"}, "cluster: .*'slurm'"),
         ({"cluster": 3}, "cluster: .*int"),
         ({"seed": -1}, "seed: .*-1"),
-        ({"store": 3}, "store: wanted a path"),
+        ({"store": 3}, "store: wanted a path, got 3"),
+        ({"store": ""}, "store: wanted a path, got ''"),
+        ({"seed": 2**63}, "seed: .*below"),
+        ({"tags": ["a"]}, "tags: wanted a dict of text to text"),
     ],
 )
 def test_bad_arguments_are_named(options, error):
@@ -381,6 +394,39 @@ def test_launch_does_not_block(tmp_path):
         handle.why(10_000)
 
 
+def test_extending_a_campaign_that_is_about_to_end_is_never_lost(tmp_path):
+    rng = np.random.default_rng(3)
+    for i in range(8):
+        handle = erl.launch(
+            lambda a, **rest: {"rmse": a},
+            SPACE,
+            erl.Minimize("rmse"),
+            n_members=3,
+            store=tmp_path / f"s{i}",
+            cluster="serial",
+        )
+        time.sleep(rng.uniform(0, 0.06))
+        handle.extend(4)
+        ds = handle.wait(30)
+        assert ds.sizes["member"] == 7
+        assert (ds.fate == "ok").all()
+
+
+def test_launch_and_explore_take_the_same_arguments():
+    def arguments(f):
+        return dict(inspect.signature(f).parameters)
+
+    assert arguments(erl.launch) == arguments(erl.explore)
+    own = {"progress", "watch", "store"}
+    common = set(arguments(erl.explore)) - own
+    assert set(arguments(erl.prepare)) - own == common
+
+
+def test_launch_without_a_store():
+    handle = erl.launch(slow, SPACE, erl.Minimize("rmse"), n_members=3, cluster="serial")
+    assert (handle.wait(30).fate == "ok").all()
+
+
 async def _awaited(handle):
     return await handle
 
@@ -404,6 +450,16 @@ def test_driven_by_hand(tmp_path):
     ds = erl.open(tmp_path / "s").load()
     assert ds.fate.values.tolist() == ["ok", "failed", "ok", "ok", "ok", "ok"]
     assert "power cut" in ds.cause.values[1]
+
+
+def test_asking_by_hand_for_more_than_there_are(tmp_path):
+    go = {"n_members": 3, "store": tmp_path / "s"}
+    with erl.prepare(None, SPACE, erl.Minimize("rmse"), **go) as campaign:
+        members = campaign.ask(10)
+        assert len(members) == 3
+        with pytest.raises(ValueError, match="results: wanted 3, got 1"):
+            campaign.tell(members, [1.0])
+        assert "0 of 3 members" in repr(campaign)
 
 
 def test_async_iterator(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -319,16 +317,3 @@ def test_ctrl_c_is_for_the_driver_alone(tmp_path: Path, cluster_text: str) -> No
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert printed == "heard\nworkers 2\n"
-
-
-@pytest.mark.quick
-def test_the_benchmark_runs(tmp_path: Path) -> None:
-    benchmark = Path(__file__).parents[1] / "benchmarks" / "loop_overhead.py"
-    figures = tmp_path / "figures.json"
-    subprocess.run(
-        [sys.executable, str(benchmark), "--quick", "--json", str(figures)],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    assert "ours, bundled / raw map" in figures.read_text()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ensemblerl.protocols import Simulation
 from ensemblerl.simulations.function import Function, as_simulation
 from ensemblerl.simulations.layouts import InvalidResult, digest_of
-from ensemblerl.simulations.output import normalise, state_of
+from ensemblerl.simulations.output import normalise
+from ensemblerl.simulations.values import state_of
 
 POINT = {"x": 2.0, "y": 3}
 ROOM = 2**20

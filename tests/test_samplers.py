@@ -44,14 +44,13 @@ PARTS = {
         [listed(cube, 7), listed(cube, 30, "more"), BoxLearner(cube)]
     ),
     "portfolio": lambda cube: Portfolio(
-        cube, [Sobol(cube), BoxLearner(cube), listed(cube, 7)], shares=[1, 2, 1]
+        [Sobol(cube), BoxLearner(cube), listed(cube, 7)], shares=[1, 2, 1]
     ),
     "portfolio in a portfolio": lambda cube: Portfolio(
-        cube,
-        [Uniform(cube), Portfolio(cube, [BoxLearner(cube), listed(cube, 40)], name="inner")],
+        [Uniform(cube), Portfolio([BoxLearner(cube), listed(cube, 40)], name="inner")],
     ),
     "portfolio of a chain": lambda cube: Portfolio(
-        cube, [Chain([listed(cube, 7), listed(cube, 9, "more")]), LatinHypercube(cube, 10)]
+        [Chain([listed(cube, 7), listed(cube, 9, "more")]), LatinHypercube(cube, 10)]
     ),
 }
 
@@ -296,7 +295,7 @@ def test_a_chain_killed_in_its_list_goes_on_with_the_same_design():
     np.testing.assert_array_equal(second.ask(17, rng(99)).unit, whole[3:])
 
 
-@pytest.mark.parametrize("assemble", [Chain, lambda parts: Portfolio(real_cube(2), parts)])
+@pytest.mark.parametrize("assemble", [Chain, Portfolio])
 def test_parts_have_names_of_their_own(assemble):
     cube = real_cube(2)
     with pytest.raises(ValueError, match=r"parts: wanted names of their own.*'sobol'"):
@@ -319,7 +318,7 @@ class Box(BoxLearner):
 def test_the_density_of_the_mixture():
     cube = real_cube(2)
     portfolio = Portfolio(
-        cube, [Uniform(cube), Box(cube), listed(cube)], shares=[0.2, 0.6, 0.2], floor=0.0
+        [Uniform(cube), Box(cube), listed(cube)], shares=[0.2, 0.6, 0.2], floor=0.0
     )
     asked = portfolio.ask(4000, rng())
     unit, note = asked.unit, asked.notes["log_prob"]
@@ -335,7 +334,7 @@ def test_the_density_of_the_mixture():
 def test_shares_are_kept_within_chance():
     cube = real_cube(2)
     parts = [Uniform(cube, name=str(i)) for i in range(3)]
-    portfolio = Portfolio(cube, parts, shares=[0, 1, 3], floor=0.1)
+    portfolio = Portfolio(parts, shares=[0, 1, 3], floor=0.1)
     np.testing.assert_allclose(portfolio.shares, [0.1, 0.1 + 0.7 / 4, 0.1 + 2.1 / 4])
     proposer = portfolio.ask(4000, rng()).notes["proposer"]
     found = np.array([(proposer == str(i)).mean() for i in range(3)])
@@ -345,7 +344,7 @@ def test_shares_are_kept_within_chance():
 
 def test_a_spent_part_leaves_its_share():
     cube = real_cube(2)
-    portfolio = Portfolio(cube, [listed(cube, 3), listed(cube, 4, "more")])
+    portfolio = Portfolio([listed(cube, 3), listed(cube, 4, "more")])
     assert len(portfolio.ask(5, rng())) == 5
     assert len(portfolio.ask(5, rng())) == 2
     assert portfolio.spent
@@ -361,7 +360,7 @@ class Ending(Box):
 
 def test_a_part_with_density_that_runs_out_leaves_no_density():
     cube = real_cube(2)
-    asked = Portfolio(cube, [Uniform(cube), Ending(cube)]).ask(50, rng())
+    asked = Portfolio([Uniform(cube), Ending(cube)]).ask(50, rng())
     assert len(asked) == 50
     assert np.isnan(asked.notes["log_prob"]).all()
 
@@ -380,7 +379,7 @@ def test_a_part_with_density_that_runs_out_leaves_no_density():
 def test_wrong_shares(keywords, message):
     cube = real_cube(2)
     with pytest.raises(ValueError, match=message):
-        Portfolio(cube, [Uniform(cube), Sobol(cube)], **keywords)
+        Portfolio([Uniform(cube), Sobol(cube)], **keywords)
 
 
 class Mute(Uniform):
@@ -390,7 +389,7 @@ class Mute(Uniform):
 def test_a_density_must_be_offered():
     cube = real_cube(2)
     with pytest.raises(TypeError, match="'uniform' has a density, wanted a log_density method"):
-        Portfolio(cube, [Mute(cube), Sobol(cube)])
+        Portfolio([Mute(cube), Sobol(cube)])
 
 
 def test_notes_of_parts_are_merged_with_missing_values():
@@ -401,7 +400,7 @@ def test_notes_of_parts_are_merged_with_missing_values():
             return Proposals(asked.unit, {**asked.notes, **extra, "sure": np.ones(n, bool)})
 
     cube = real_cube(2)
-    notes = Portfolio(cube, [Noting(cube), listed(cube)]).ask(30, rng()).notes
+    notes = Portfolio([Noting(cube), listed(cube)]).ask(30, rng()).notes
     other = notes["proposer"] == "listed"
     assert 0 < other.sum() < 30
     assert (notes["arm"][other] == -1).all()

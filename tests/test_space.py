@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemblerl.declared import RESERVED
+from ensemblerl.names import RESERVED
 from ensemblerl.parameters import (
     Choice,
     Distribution,

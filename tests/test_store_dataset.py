@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from store_support import (
-    PROVENANCE,
-    SCALAR,
     Rehearsed,
     arrays_of,
     check_rows,
@@ -22,9 +20,10 @@ from store_support import (
 )
 
 from ensemblerl.events import Launched, Settled
-from ensemblerl.parameters import Real
+from ensemblerl.names import COLUMNS
 from ensemblerl.space import Space
 from ensemblerl.store.backend import EnsembleBackend, export_netcdf, open_store
+from ensemblerl.store.columns import _ABOUT
 from ensemblerl.store.dataset import plain_text
 from ensemblerl.store.errors import StoreError
 from ensemblerl.store.index import SegmentIndex
@@ -73,16 +72,10 @@ def test_names_that_are_taken_give_way(rich, store_path):
     assert set(ds.coords) >= {"member", "depth", "solver", "steps", "y", "time", "label", "zero"}
 
 
-def test_a_parameter_may_be_called_like_a_column(store_path):
-    space = Space(left_state=Real(0, 1), start_time=Real(0, 1), a=Real(0, 1))
-    driver = Rehearsed(store_path, SCALAR, {**PROVENANCE, "space": space.to_json()})
-    driver.launch(3)
-    driver.settle(range(3))
-    driver.close()
-    for ds in (open_store(store_path), xr.open_zarr(store_path)):
-        assert ds["left_state"].values.tolist() == ["", "", ""]
-        np.testing.assert_allclose(ds["param_left_state"], members(0, 3).unit[:, 0])
-        assert {"param_left_state", "param_start_time", "a"} <= set(ds.coords)
+def test_every_column_of_the_dataset_is_a_reserved_name(rich, store_path):
+    about = set(_ABOUT)
+    assert about == set(COLUMNS)
+    assert about <= set(open_store(store_path).variables)
 
 
 def test_dtypes_and_values(rich, store_path):

@@ -206,8 +206,8 @@ def test_an_error_without_a_message():
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        (float("nan"), "value: wanted 1 finite number(s), got [nan]"),
-        (float("-inf"), "got [-inf]"),
+        (float("nan"), "Asks(read=None, keep=None, k=1, seen=[]): wanted a finite number, got nan"),
+        (float("-inf"), "got -inf"),
         (None, "got None"),
         ("text", "'value': wanted numbers"),
         ({"value": [1.0, 2.0]}, "ValueError"),  # the toy goal cannot read it

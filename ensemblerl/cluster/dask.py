@@ -53,7 +53,8 @@ class DaskExecutor:
     ----------
     client : it stays open unless ``owned``
     owned : close the client at the end
-    n_workers : how many bundles run at once; the threads of the workers there are when None
+    n_workers : how many bundles run at once; when None, the threads of the workers there are,
+        divided by ``simulation.cores``
 
     Raises
     ------
@@ -78,7 +79,7 @@ class DaskExecutor:
         self._key = f"ensemblerl-{secrets.token_hex(6)}"
         self._collector = Collector()
         self._gathering: Gathering | None = None
-        self._threads, self._counted = 0, -FRESH
+        self._threads, self._counted, self._cores = 0, -FRESH, 1
         self._sent = 0
         self._lock = threading.Lock()
         self._buffer: list[Waiting] = []
@@ -88,7 +89,8 @@ class DaskExecutor:
     def n_workers(self) -> int:
         """Bundles that run at once: the threads of all workers, as of the last second."""
         if self._wanted is None and time.monotonic() - self._counted > FRESH:
-            self._threads = sum(self._connected().nthreads().values())
+            threads = sum(self._connected().nthreads().values())
+            self._threads = threads // self._cores
             self._counted = time.monotonic()
         return self._wanted or max(1, self._threads)
 
@@ -107,6 +109,7 @@ class DaskExecutor:
             when the workers have no usable ensemblerl
         """
         parcel = packed(job)
+        self._cores = max(1, job.simulation.cores)
         client = self._connected()
         try:
             client.register_plugin(CarryJob(self._key, parcel, os.getpid()), name=self._key)

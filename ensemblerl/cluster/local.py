@@ -110,15 +110,18 @@ class LocalDask(DaskExecutor):
 
     Parameters
     ----------
-    n_workers : see `local_cluster`
+    n_workers : processes; when None, as many as the machine has room for members of
+        ``simulation.cores``
     """
 
     def __init__(self, n_workers: int | None = None) -> None:
-        self._set_up(None, True, _checked(n_workers))
+        self._n_processes = n_workers if n_workers is None else _checked(n_workers)
+        self._set_up(None, True, self._n_processes)
 
     def start(self, job: Job) -> None:
         """Start the cluster, and bring the job to its workers."""
         if self._client is None:
+            self._wanted = self._n_processes or max(1, cpu_count() // job.simulation.cores)
             self._client = connected(local_cluster(self._wanted))
         super().start(job)
 

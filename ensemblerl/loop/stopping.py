@@ -17,7 +17,7 @@ NAMES = {
     "members": "members settled",
     "ok": "members that are ok",
     "failed": "members settled that are not ok",
-    "best": "largest reward so far",
+    "best_reward": "largest reward so far",
     "elapsed": "seconds since this call began",
     "no_gain": "members settled since the largest reward",
 }
@@ -35,7 +35,7 @@ def facts(ledger: Ledger, elapsed: float) -> dict[str, float]:
         "members": ledger.n_settled,
         "ok": ok,
         "failed": ledger.n_settled - ok,
-        "best": ledger.best_reward,
+        "best_reward": ledger.best_reward,
         "elapsed": elapsed,
         "no_gain": ledger.no_gain,
     }
@@ -46,7 +46,7 @@ class Stop:
 
     Parameters
     ----------
-    rules : text over `NAMES` such as ``"best >= 0.9 or elapsed > 3600"``, a callable of the
+    rules : text over `NAMES` such as ``"best_reward >= 0.9 or elapsed > 3600"``, a callable of the
         ledger that returns True to stop, or a sequence of these
 
     Raises

@@ -16,3 +16,7 @@ from ensemblerl.samplers.sobol import Sobol
 from ensemblerl.samplers.uniform import Uniform
 
 __all__ = ["Chain", "LatinHypercube", "Listed", "Portfolio", "Sobol", "Uniform"]
+
+
+def __dir__() -> list[str]:
+    return __all__

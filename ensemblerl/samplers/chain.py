@@ -10,6 +10,7 @@ import numpy as np
 from ensemblerl.protocols import Metrics, Sampler, State
 from ensemblerl.records import Members, Proposals, Results
 from ensemblerl.samplers.parts import (
+    cube_of,
     load_state_of,
     merge_notes,
     spent,
@@ -34,7 +35,8 @@ class Chain:
     Raises
     ------
     TypeError, ValueError
-        for no parts, something that is no sampler, or a name that is there twice
+        for no parts, something that is no sampler, a name that is there twice, or parts on
+        different cubes
 
     Examples
     --------
@@ -50,6 +52,7 @@ class Chain:
 
     def __init__(self, parts: Iterable[Sampler], *, name: str = "chain") -> None:
         self.parts, self.name = unique_parts(parts), name
+        self.cube = cube_of(self.parts)
         self.has_density = any(part.has_density for part in self.parts)
         self.order_free = all(part.order_free for part in self.parts)
         self._key, self._primed = -1, False
@@ -106,3 +109,6 @@ class Chain:
         """Name and parts."""
         parts = [part.describe() for part in self.parts]
         return {"sampler": type(self).__name__, "name": self.name, "parts": parts}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.parts)}, name={self.name!r})"

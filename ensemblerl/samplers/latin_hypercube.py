@@ -66,6 +66,9 @@ class LatinHypercube(FixedDesign):
         """Class, name and points in each hypercube."""
         return {**super().describe(), "n": self.n}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(ndim={self.cube.ndim}, n={self.n}, name={self.name!r})"
+
 
 def latin_hypercube(n: int, ndim: int, rng: np.random.Generator) -> FloatArray:
     """(n, ndim) in the open interval: in each coordinate one point in each n-th part."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -67,11 +66,6 @@ class Listed(FixedDesign):
         """
         return cls(space.cube, space.to_unit(columns_of(space, rows)), name=name)
 
-    @classmethod
-    def from_csv(cls, space: Space, path: str | Path, *, name: str = "listed") -> Self:
-        """From a CSV file with a header; see `of`."""
-        return cls.of(space, Path(path), name=name)
-
     def candidates(self, key: int, first: int, n: int) -> FloatArray:
         """(n, ndim), fewer at the end of the list."""
         return self.unit[first : first + n].copy()
@@ -87,6 +81,10 @@ class Listed(FixedDesign):
     def describe(self) -> dict[str, Any]:
         """Class, name, number of points and their checksum."""
         return {**super().describe(), "points": len(self.unit), "checksum": self._key}
+
+    def __repr__(self) -> str:
+        points = f"{len(self.unit)} point{'s' * (len(self.unit) != 1)}"
+        return f"{type(self).__name__}({points}, ndim={self.cube.ndim}, name={self.name!r})"
 
 
 def _checked(cube: Cube, unit: Any) -> FloatArray:

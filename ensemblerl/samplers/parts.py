@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemblerl.ledger import missing
 from ensemblerl.protocols import Metrics, Sampler, State
-from ensemblerl.records import AnyArray, IntArray, Members, Results
+from ensemblerl.records import AnyArray, Cube, IntArray, Members, Results
 
 Noted = tuple[IntArray, dict[str, AnyArray]]
 """Rows of the whole, and the notes of these rows."""
@@ -22,6 +22,8 @@ def unique_parts(parts: Iterable[Sampler]) -> tuple[Sampler, ...]:
     TypeError, ValueError
         when there is none, one is no sampler, or two propose under one name
     """
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts: wanted a list of samplers, got {type(parts).__name__}")
     out = tuple(parts)
     if not out:
         raise ValueError("parts: wanted at least one sampler, got none")
@@ -33,6 +35,37 @@ def unique_parts(parts: Iterable[Sampler]) -> tuple[Sampler, ...]:
     if twice:
         raise ValueError(f"parts: wanted names of their own (name=...), got {twice} twice")
     return out
+
+
+def cube_of(parts: Sequence[Sampler]) -> Cube | None:
+    """The cube that the parts are on; None when none of them says.
+
+    Raises
+    ------
+    ValueError
+        when they are on different ones
+    """
+    having = [(part, part.cube) for part in parts if isinstance(getattr(part, "cube", None), Cube)]  # type: ignore[attr-defined]
+    for part, cube in having[1:]:
+        first, known = having[0]
+        if which := cubes_differ(cube, known):
+            raise ValueError(
+                f"parts: wanted samplers on one cube, those of {first.name!r} and {part.name!r} "
+                f"differ in {which}"
+            )
+    return having[0][1] if having else None
+
+
+def cubes_differ(one: Cube, two: Cube) -> str:
+    """What differs of kinds, levels, edges and parents; the constraints cannot be compared."""
+    edges = [[None if e is None else e.tolist() for e in cube.edges] for cube in (one, two)]
+    same = {
+        "kinds": one.kinds == two.kinds,
+        "levels": one.levels == two.levels,
+        "edges": edges[0] == edges[1],
+        "parents": one.parents == two.parents,
+    }
+    return ", ".join(name for name, equal in same.items() if not equal)
 
 
 def proposers(part: Sampler) -> list[str]:

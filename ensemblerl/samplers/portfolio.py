@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ensemblerl.protocols import Metrics, Sampler, State
-from ensemblerl.records import BoolArray, Cube, FloatArray, IntArray, Members, Proposals, Results
+from ensemblerl.records import BoolArray, FloatArray, IntArray, Members, Proposals, Results
 from ensemblerl.samplers.parts import (
+    cube_of,
     load_state_of,
     merge_notes,
     spent,
@@ -31,28 +32,42 @@ class Portfolio:
 
     Parameters
     ----------
-    cube : where the points lie
-    parts : samplers with names of their own; those with a density offer ``log_density``,
-        (n, ndim) -> (n,), of what they draw from now
+    parts : samplers on one cube, with names of their own; those with a density offer ``log_density``,
+        (n, ndim) -> (n,), of what they draw from now. One at least has a ``cube``.
     shares : (len(parts),) relative shares, None for equal ones
     floor : smallest share of a part
+    name : its own name
 
     Raises
     ------
     TypeError, ValueError
         for parts, shares or a floor that do not fit, naming the argument
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ensemblerl.records import Cube
+    >>> from ensemblerl.samplers.sobol import Sobol
+    >>> from ensemblerl.samplers.uniform import Uniform
+    >>> cube = Cube(("real",), (0,), (None,))
+    >>> portfolio = Portfolio([Uniform(cube), Sobol(cube)], shares=[1, 3])
+    >>> portfolio.ask(3, np.random.default_rng(0)).notes["log_prob"].tolist()
+    [0.0, 0.0, 0.0]
     """
 
     def __init__(
         self,
-        cube: Cube,
         parts: Iterable[Sampler],
         *,
         shares: Sequence[float] | None = None,
         floor: float = 0.05,
         name: str = "portfolio",
     ) -> None:
-        self.cube, self.parts, self.name, self.floor = cube, unique_parts(parts), name, floor
+        self.parts, self.name, self.floor = unique_parts(parts), name, floor
+        cube = cube_of(self.parts)
+        if cube is None:
+            raise TypeError("parts: wanted one sampler at least with a cube, got none")
+        self.cube = cube
         self.shares = floored(shares, len(self.parts), floor)
         self.has_density = any(part.has_density for part in self.parts)
         self.order_free = all(part.order_free for part in self.parts)
@@ -108,8 +123,8 @@ class Portfolio:
     def _log_mixture(self, unit: FloatArray, masses: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log of sum_i mass_i q_i / sum_i mass_i."""
         dense = [(part, mass) for part, mass in zip(self.parts, masses, strict=True) if mass > 0]
-        terms = [np.log(mass) + part.log_density(unit) for part, mass in dense]  # type: ignore[attr-defined]
-        return np.asarray(np.logaddexp.reduce(terms, axis=0) - np.log(masses.sum()))
+        logs = [part.log_density(unit) for part, _ in dense]  # type: ignore[attr-defined]
+        return log_mean(logs, [float(mass) for _, mass in dense])
 
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log density of what has one, as it is drawn from now."""
@@ -154,6 +169,25 @@ class Portfolio:
         parts = [part.describe() for part in self.parts]
         given = {"shares": self.shares.tolist(), "floor": self.floor}
         return {"sampler": type(self).__name__, "name": self.name, "parts": parts, **given}
+
+    def __repr__(self) -> str:
+        shares = [round(share, 4) for share in self.shares.tolist()]
+        return f"{type(self).__name__}({list(self.parts)}, shares={shares}, name={self.name!r})"
+
+
+def log_mean(logs: Sequence[FloatArray], masses: Sequence[float]) -> FloatArray:
+    """(m,) of (n,), (m,) > 0 -> (n,) log of the mean of exp(logs), weighted by masses.
+
+    Equal logs are their own mean exactly: both sums are taken term by term in one order.
+    """
+    top = np.max(logs, axis=0)
+    top = np.where(np.isfinite(top), top, 0.0)
+    above, below = np.zeros_like(top), 0.0
+    for log, mass in zip(logs, masses, strict=True):
+        above += mass * np.exp(log - top)
+        below += mass
+    with np.errstate(divide="ignore"):
+        return np.asarray(top + np.log(above / below))
 
 
 def _proportional(one: FloatArray, two: FloatArray) -> bool:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ensemblerl.records import AnyArray
 from ensemblerl.simulations.layouts import InvalidResult, check_name, coordinate, digest_of, plain
-from ensemblerl.simulations.output import as_array, state_of
+from ensemblerl.simulations.values import as_array, state_of
 
 Parts = tuple[dict[str, AnyArray], dict[str, Any], str]
 

@@ -26,6 +26,8 @@ def attributes(root: Path, provenance: Mapping[str, Any], ledger: Ledger) -> dic
     for name in ("goal", "space", "sampler", "simulation"):
         if name in provenance:
             out[name] = _text(provenance[name])
+    if provenance.get("tags"):
+        out["tags"] = _text(provenance["tags"])
     if "seed" in provenance:
         out["seed"] = provenance["seed"]
     if ledger.reason:

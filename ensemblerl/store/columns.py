@@ -74,7 +74,7 @@ class Points:
     @property
     def names(self) -> list[str]:
         """Names of the coordinates of the dataset."""
-        return [] if self._space is None else [_parameter(name) for name in self._space.names]
+        return [] if self._space is None else list(self._space.names)
 
     def series(self, unit: FloatArray) -> dict[str, Series]:
         """(n, ndim) -> coordinate name -> (n,)."""
@@ -82,14 +82,9 @@ class Points:
             return {}
         points = self._space.to_points(unit)
         return {
-            _parameter(name): _series(points[name], _attrs(self._space[name]), coord=True)
+            name: _series(points[name], _attrs(self._space[name]), coord=True)
             for name in self._space.names
         }
-
-
-def _parameter(name: str) -> str:
-    """A parameter called like a column of the dataset gives way to it."""
-    return f"param_{name}" if name in _ABOUT else name
 
 
 def _attrs(parameter: Any) -> dict[str, Any]:

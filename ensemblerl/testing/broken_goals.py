@@ -136,7 +136,7 @@ class NeedsASuccess(Least):
 
     def estimate(self, ledger: Ledger) -> xr.Dataset:
         """Fails to be a dataset."""
-        return super().estimate(ledger) if ledger.best >= 0 else None  # type: ignore[return-value]
+        return super().estimate(ledger) if ledger.best_member >= 0 else None  # type: ignore[return-value]
 
 
 BROKEN: list[Control] = [

@@ -63,7 +63,7 @@ class Least:
         """The best member."""
         import xarray as xr
 
-        return xr.Dataset({"best_member": ledger.best})
+        return xr.Dataset({"best_member": ledger.best_member})
 
     def describe(self) -> dict[str, Any]:
         """Its name."""
