@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ensemblerl.simulations.function import Function as Function
     from ensemblerl.space import Space as Space
     from ensemblerl.store.backend import export_netcdf as export_netcdf
-    from ensemblerl.tools import open as open
-    from ensemblerl.tools import rerun as rerun
+    from ensemblerl.stores import open as open
+    from ensemblerl.stores import rerun as rerun
 
 _WHERE = {
     "campaign": ("Campaign",),
@@ -59,7 +59,7 @@ _WHERE = {
     "loop.stopping": ("CampaignFailed",),
     "store.backend": ("export_netcdf",),
     "forking": ("fork",),
-    "tools": ("open", "rerun"),
+    "stores": ("open", "rerun"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted([*_MODULE, "samplers"])

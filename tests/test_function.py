@@ -132,13 +132,26 @@ def test_it_is_frozen_equal_by_what_it_is_and_travels():
     assert copy == function
 
 
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (Function(plus), "Function(plus)"),
+        (Function(plus, cores=2, timeout=3.0), "Function(plus, cores=2, timeout=3.0)"),
+        (Function(functools.partial(plus, y=1), version="v2"), "Function(plus, version='v2')"),
+        (Function(Scaled(2.0), retries=1), "Function(Scaled, retries=1)"),
+    ],
+)
+def test_it_shows_what_was_given(function, text):
+    assert repr(function) == text
+
+
 # ---- what it says about itself
 
 
 def test_version_follows_the_source():
     versions = {Function(f).version for f in (plus, Scaled(1.0), lambda x: x, lambda x: x + 1)}
     assert len(versions) == 4
-    assert all(len(version) == 12 for version in versions)
+    assert all(len(version) == 16 for version in versions)
     assert Function(Scaled(1.0)).version == Function(Scaled(2.0)).version
     assert Function(plus, version="v2").version == "v2"
 

@@ -9,10 +9,12 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemblerl import samplers
 from ensemblerl.parameters import Choice, Integer, Real
 from ensemblerl.records import Cube, Proposals, Results
 from ensemblerl.samplers import Chain, LatinHypercube, Listed, Portfolio, Sobol, Uniform
 from ensemblerl.samplers import base as base_module
+from ensemblerl.samplers.portfolio import log_mean
 from ensemblerl.samplers.uniform import open_interval
 from ensemblerl.space import Space
 from ensemblerl.testing import check_sampler
@@ -384,6 +386,76 @@ def test_wrong_shares(keywords, message):
 
 class Mute(Uniform):
     log_density = property()
+
+
+def test_a_mixture_of_uniform_parts_is_exactly_uniform():
+    cube = real_cube(2)
+    for n in (2, 3, 7, 11):
+        parts = [Uniform(cube, name=str(i)) for i in range(n)]
+        portfolio = Portfolio(parts, shares=rng(n).random(n), floor=0.01)
+        assert (portfolio.ask(50, rng()).notes["log_prob"] == 0.0).all()
+        assert (portfolio.log_density(np.full((3, 2), 0.5)) == 0.0).all()
+
+
+def test_log_mean_where_there_is_no_density():
+    logs = np.log([[0.5, 1e-300], [1.0, 1.0]])
+    with np.errstate(divide="ignore"):
+        logs = np.concatenate([logs, np.log([[0.0], [0.0]])], axis=1)
+    np.testing.assert_allclose(log_mean(list(logs), [3.0, 1.0])[0], np.log(0.625))
+    np.testing.assert_allclose(log_mean(list(logs), [3.0, 1.0])[1], np.log(0.25))
+    assert log_mean(list(logs), [3.0, 1.0])[2] == -np.inf
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_every_sampler_says_its_cube(make):
+    cube = example_cubes()["mixed"]
+    assert make(cube).cube is cube
+
+
+class Guest:
+    """A sampler that does not say its cube."""
+
+    name, has_density, order_free = "guest", False, True
+
+    def __init__(self, cube):
+        self.inner = BoxLearner(cube)
+
+    def __getattr__(self, name):
+        if name in ("ask", "tell", "state_dict", "load_state_dict", "describe"):
+            return getattr(self.inner, name)
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize("assemble", [Chain, Portfolio])
+def test_parts_are_on_one_cube(assemble):
+    with pytest.raises(ValueError, match=r"those of 'sobol' and 'uniform' differ in kinds, "):
+        assemble([Sobol(real_cube(2)), Uniform(real_cube(3))])
+    cubes = example_cubes()
+    with pytest.raises(ValueError, match="differ in"):
+        assemble([Sobol(cubes["mixed"]), Uniform(real_cube(3))])
+    with pytest.raises(TypeError, match="parts: wanted a list of samplers, got Cube"):
+        assemble(real_cube(2))
+    assert assemble([Guest(real_cube(2)), Sobol(real_cube(2))]).cube.ndim == 2
+
+
+def test_parts_that_do_not_say_their_cube():
+    assert Chain([Guest(real_cube(2))]).cube is None
+    with pytest.raises(TypeError, match="parts: wanted one sampler at least with a cube"):
+        Portfolio([Guest(real_cube(2))])
+
+
+def test_they_show_what_they_are():
+    cube = real_cube(2)
+    parts = [listed(cube, 3), LatinHypercube(cube, 10)]
+    inner = "[Listed(3 points, ndim=2, name='listed'), "
+    inner += "LatinHypercube(ndim=2, n=10, name='latin_hypercube')]"
+    assert repr(Chain(parts)) == f"Chain({inner}, name='chain')"
+    told = repr(Portfolio(parts, shares=[1, 3], floor=0.0))
+    assert told == f"Portfolio({inner}, shares=[0.25, 0.75], name='portfolio')"
+
+
+def test_completion_shows_samplers_only():
+    assert dir(samplers) == sorted(samplers.__all__)
 
 
 def test_a_density_must_be_offered():

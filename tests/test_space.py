@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import subprocess
@@ -29,6 +30,7 @@ from ensemblerl.parameters import (
     from_json,
 )
 from ensemblerl.space import Space
+from ensemblerl.spaces.constraints import Predicate
 
 LAST = 1 - 2.0**-53
 TAILS = np.array(
@@ -634,7 +636,7 @@ def test_predicate_read_back_equals_but_cannot_be_asked() -> None:
     data = json.loads(json.dumps(space.to_json()))
     (told,) = data["constraints"]
     assert told["predicate"] == "feasible_by_hand"
-    assert len(told["sha256"]) == 64
+    assert len(told["source"]) == 16
     again = Space.from_json(data)
     assert again == space
     assert again.to_json() == data
@@ -642,6 +644,55 @@ def test_predicate_read_back_equals_but_cannot_be_asked() -> None:
     with pytest.raises(ValueError, match=r"'feasible_by_hand' was read from a file.*build"):
         again.feasible(drawn(again, 2))
     assert again.to_points(drawn(again, 2))["a"].shape == (2,)
+
+
+def limited(limit: float) -> Any:
+    return lambda a: a < limit
+
+
+class Below:
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def __call__(self, a: float) -> bool:
+        return a < self.limit
+
+
+def test_what_stands_around_a_predicate_is_no_part_of_it() -> None:
+    def told(predicate: Any, *_: Any) -> Any:
+        return Space(a=Real(0, 1), constraints=[predicate]).to_json()["constraints"]
+
+    one = told(lambda a: a < 0.5)
+    two = told(
+        lambda a: (
+            # a comment
+            a < 0.5
+        ),
+        "a comma and more",
+    )
+    beside = [told(f) for f in (lambda a: a < 0.5, lambda a: a > 0.5)]
+    assert one == two == beside[0] != beside[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (lambda a: a < 0.5, lambda a: a <= 0.5),
+        (limited(0.5), limited(0.6)),
+        (Below(0.5), Below(0.6)),
+        (functools.partial(feasible_by_hand, b=0.5), functools.partial(feasible_by_hand, b=0.6)),
+    ],
+)
+def test_predicates_are_told_apart_by_what_they_hold(one: Any, two: Any) -> None:
+    assert Predicate.of(one) == Predicate.of(one)
+    assert Predicate.of(one).source != Predicate.of(two).source
+
+
+def test_a_predicate_without_source_is_told_apart_by_its_code() -> None:
+    made: dict[str, Any] = {}
+    exec("def f(a): return a < 0.5\ndef g(a): return a < 0.6", made)
+    assert Predicate.of(made["f"]).source != Predicate.of(made["g"]).source
+    assert Predicate.of(functools.partial(feasible_by_hand, b=0.5)).name == "feasible_by_hand"
 
 
 @pytest.mark.parametrize(

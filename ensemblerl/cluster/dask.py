@@ -192,6 +192,12 @@ class DaskExecutor:
         """What it is: JSON."""
         return {"name": type(self).__name__, "n_workers": self.n_workers}
 
+    def __repr__(self) -> str:
+        scheduler = getattr(self._client, "scheduler", None)
+        where = [scheduler.address] if scheduler is not None else []
+        wanted = [f"n_workers={self._wanted}"] if self._wanted else []
+        return f"{type(self).__name__}({', '.join(where + wanted)})"
+
     def _connected(self) -> Any:
         assert self._client is not None, "start(job) comes first"
         return self._client

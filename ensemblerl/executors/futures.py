@@ -139,3 +139,7 @@ class Futures:
         """What it is: JSON."""
         kind = type(self._executor).__name__
         return {"name": "Futures", "executor": kind, "n_workers": self.n_workers}
+
+    def __repr__(self) -> str:
+        kind = type(self._executor).__name__
+        return f"{type(self).__name__}({kind}, n_workers={self.n_workers})"

@@ -75,6 +75,9 @@ class Serial:
         """What it is: JSON."""
         return {"name": "Serial", "n_workers": 1}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
 
 class ByHand(Serial):
     """Runs nothing: somebody else runs the members and tells the results."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -225,6 +226,11 @@ class Simulated:
             "loss_rate": self._loss_rate,
             "failure_rate": self._failure_rate,
         }
+
+    def __repr__(self) -> str:
+        told, usual = self.describe(), inspect.signature(Simulated).parameters
+        given = [f"{n}={v!r}" for n, v in told.items() if n in usual and v != usual[n].default]
+        return f"{told['name']}({', '.join(given)})"
 
 
 def _span(draws: list[Draw]) -> float:

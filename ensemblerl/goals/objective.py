@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensemblerl.expressions import Expression
-from ensemblerl.goals.sources import described
+from ensemblerl.sources import described, name_of
 
 Given = str | Callable[[Mapping[str, Any]], Any]
 
@@ -82,12 +82,12 @@ class Objective:
     def __repr__(self) -> str:
         if isinstance(self.given, str):
             return repr(self.given)
-        return str(getattr(self.given, "__qualname__", type(self.given).__qualname__))
+        return name_of(self.given)
 
 
 def _scalar(given: Given, value: Any) -> float:
     array = np.asarray(value)
-    what = given if isinstance(given, str) else getattr(given, "__qualname__", "callable")
+    what = given if isinstance(given, str) else name_of(given)
     if array.shape != ():
         raise ValueError(f"objective {what!r}: wanted a scalar, got shape {array.shape}")
     if array.dtype.kind not in "biuf":

@@ -32,8 +32,8 @@ class Portfolio:
 
     Parameters
     ----------
-    parts : samplers on one cube, with names of their own; those with a density offer ``log_density``,
-        (n, ndim) -> (n,), of what they draw from now. One at least has a ``cube``.
+    parts : samplers on one cube, with names of their own, one at least with a ``cube``; those
+        with a density offer ``log_density``, (n, ndim) -> (n,), of what they draw from now
     shares : (len(parts),) relative shares, None for equal ones
     floor : smallest share of a part
     name : its own name

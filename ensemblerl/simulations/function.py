@@ -8,16 +8,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from types import GeneratorType
-from typing import Any, cast
+from typing import Any
 
 from ensemblerl.protocols import Simulation
-from ensemblerl.simulations.sources import described, version_of
+from ensemblerl.sources import described, file_of, name_of, version_of
 
 OURS = ("point", "seed", "member")
 """Parameters of a function that are not the space's: these names are reserved."""
+ARGUMENTS = ("cores", "timeout", "retries", "isolate", "max_result_bytes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Function:
     """A function that runs one member.
 
@@ -92,13 +93,20 @@ class Function:
         return _last(result) if type(result) is GeneratorType else result
 
     def describe(self) -> dict[str, Any]:
-        """Name, module, file, version, arguments: JSON."""
-        arguments = ("cores", "timeout", "retries", "isolate", "max_result_bytes")
+        """Name, module, hash of the source, file, version, arguments: JSON."""
         return {
             **described(self.f),
+            "file": file_of(self.f),
             "version": self.version,
-            "arguments": {name: getattr(self, name) for name in arguments},
+            "arguments": {name: getattr(self, name) for name in ARGUMENTS},
         }
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in ARGUMENTS}
+        given = [f"{name}={v!r}" for name, v in values.items() if v != getattr(Function, name)]
+        if self.version not in (None, version_of(self.f)):
+            given.append(f"version={self.version!r}")
+        return f"{type(self).__name__}({', '.join([name_of(self.f), *given])})"
 
 
 def as_simulation(obj: Any) -> Simulation:
@@ -112,7 +120,7 @@ def as_simulation(obj: Any) -> Simulation:
     if isinstance(obj, Simulation) and not inspect.isclass(obj):
         return obj
     if callable(obj):
-        return cast("Simulation", Function(obj))
+        return Function(obj)
     raise TypeError(f"simulation: wanted a function or a Simulation, got {obj!r}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from ensemblerl.expressions import Expression
 from ensemblerl.records import AnyArray, BoolArray
+from ensemblerl.sources import fingerprint, name_of
 from ensemblerl.spaces.columns import absent
 
 Points = Mapping[str, AnyArray]
@@ -47,23 +46,18 @@ class Formula:
 class Predicate:
     """A function called as ``function(**point)`` with a point's active parameters.
 
-    Kept in JSON as its name and the SHA-256 of its source; what is read back equals the original
-    but cannot be asked.
+    Kept in JSON as its name and a hash of its source and of the plain values it holds, see
+    `ensemblerl.sources`; what is read back equals the original but cannot be asked.
     """
 
     name: str
-    sha256: str
+    source: str
     function: Callable[..., Any] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Predicate:
         """Of this function, with its source as it is now."""
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        try:
-            source = inspect.getsource(function)
-        except (OSError, TypeError):  # no source: typed into a prompt, built in, a partial
-            source = f"{getattr(function, '__module__', '')}.{name}"
-        return cls(name, hashlib.sha256(source.encode()).hexdigest(), function)
+        return cls(name_of(function), fingerprint(function), function)
 
     @property
     def known(self) -> bool:
@@ -81,7 +75,7 @@ class Predicate:
 
     def to_json(self) -> dict[str, str]:
         """Name and hash."""
-        return {"predicate": self.name, "sha256": self.sha256}
+        return {"predicate": self.name, "source": self.source}
 
     def __str__(self) -> str:
         return f"{self.name}(**point)"
@@ -91,8 +85,8 @@ Constraint = Formula | Predicate
 
 
 def _read(item: Any, names: Iterable[str]) -> Constraint:
-    if isinstance(item, Mapping) and set(item) == {"predicate", "sha256"}:
-        return Predicate(str(item["predicate"]), str(item["sha256"]))
+    if isinstance(item, Mapping) and set(item) == {"predicate", "source"}:
+        return Predicate(str(item["predicate"]), str(item["source"]))
     if isinstance(item, Formula | Predicate):
         return item
     if callable(item) and not isinstance(item, Expression):

@@ -1,4 +1,4 @@
-"""Stores that are already there: open one, run a member again, begin another campaign from one."""
+"""Stores that are already there: open one, run one of its members again."""
 
 from __future__ import annotations
 
