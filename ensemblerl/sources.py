@@ -118,7 +118,8 @@ def _text(named: Any) -> str:
         return source
     code = getattr(named, "__code__", None)
     if code is None:
-        return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
+        methods = [_text(f) for f in _methods(named)]
+        return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')} {methods}"
     return repr((code.co_code, code.co_names, [c for c in code.co_consts if isinstance(c, PLAIN)]))
 
 
@@ -128,13 +129,21 @@ def _source(named: Any) -> str | None:
         lines, above = inspect.findsource(named)
         tree = ast.parse("".join(lines))
     except (OSError, TypeError, SyntaxError):
-        return None
+        # A class typed into a notebook: Python knows the place of its methods only.
+        sources = [_source(f) for f in _methods(named)]
+        return repr(sources) if sources and None not in sources else None
     code = getattr(named, "__code__", None)
     if isinstance(code, CodeType) and code.co_name == "<lambda>":
         found = _lambdas(tree, code)
     else:
         found = [node for node in ast.walk(tree) if _begins(node, above + 1)]
     return ast.unparse(found[0]) if found else None
+
+
+def _methods(named: Any) -> list[FunctionType]:
+    """Functions of a class; none of anything else."""
+    members = vars(named).values() if inspect.isclass(named) else ()
+    return [f for f in members if isinstance(f, FunctionType)]
 
 
 def _begins(node: ast.AST, line: int) -> bool:
