@@ -32,6 +32,7 @@ from typing import Any
 from _report import save, show
 
 import ensemblerl as erl
+from ensemblerl.store.manifest import Manifest
 
 SEED = 2026
 NDIM = 10
@@ -84,11 +85,12 @@ def _opening(path: Path, opening: str) -> dict[str, float]:
     return found
 
 
-def campaign(path: Path, n: int) -> tuple[float, dict[str, dict[str, float]]]:
-    """(seconds that it ran, what opening it near its end took)."""
+def campaign(path: Path, n: int) -> dict[str, Any]:
+    """Members a second; what opening it near its end took, and the rows then in shards."""
     space = erl.Space(**{f"x{i}": erl.Real(0.0, 1.0) for i in range(NDIM)})
     began, paused = time.perf_counter(), 0.0
     running: dict[str, dict[str, float]] = {}
+    in_shards = 0
     driver = erl.prepare(
         simulate,
         space,
@@ -102,9 +104,10 @@ def campaign(path: Path, n: int) -> tuple[float, dict[str, dict[str, float]]]:
         for _ in driver.turns():
             if not running and driver.ledger.n_settled >= 0.98 * n:
                 pause = time.perf_counter()
-                running = openings(path)
+                running, in_shards = openings(path), Manifest.load(path).first
                 paused = time.perf_counter() - pause
-    return time.perf_counter() - began - paused, running
+    rate = n / (time.perf_counter() - began - paused)
+    return {"members_per_second": rate, "in_shards": in_shards, "running": running}
 
 
 def disk(path: Path, n: int) -> dict[str, float]:
@@ -121,15 +124,12 @@ def disk(path: Path, n: int) -> dict[str, float]:
 def measured(n: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "store"
-        seconds, running = campaign(path, n)
-        closed = openings(path)
+        grown = campaign(path, n)
+        running, closed = grown.pop("running"), openings(path)
         assert {found["ok"] for found in closed.values()} == {n}
-        return {
-            "members": n,
-            "members_per_second": n / seconds,
-            "seconds": {"running": running, "closed": closed},
-            "disk": disk(path, n),
-        }
+        assert all(0.98 * n <= found["ok"] < n for found in running.values())
+        seconds = {"running": running, "closed": closed}
+        return {"members": n, **grown, "seconds": seconds, "disk": disk(path, n)}
 
 
 def tell(result: dict[str, Any], *, judge_disk: bool) -> None:
@@ -152,6 +152,7 @@ def tell(result: dict[str, Any], *, judge_disk: bool) -> None:
         ["bytes a member", cost["bytes"], "", ""],
         ["of these, ledger", cost["ledger_bytes"], "", ""],
         ["members a second, workers on paper", result["members_per_second"], "", ""],
+        ["members in shards when opened running", result["in_shards"], "", ""],
     ]
     show("Disk and growth", ["what", "measured", "wanted", "reached"], lines)
 

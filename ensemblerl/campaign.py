@@ -11,7 +11,6 @@ import os
 import platform
 import time
 import warnings
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Self
@@ -25,7 +24,15 @@ from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.interrupts import Interrupts
 from ensemblerl.loop.journal import Journal
 from ensemblerl.loop.numbering import number
-from ensemblerl.loop.stopping import CampaignFailed, FailureLimit, Stop, StopRule, last_causes
+from ensemblerl.loop.reruns import Reruns
+from ensemblerl.loop.stopping import (
+    CampaignFailed,
+    FailureLimit,
+    LossLimit,
+    Stop,
+    StopRule,
+    last_causes,
+)
 from ensemblerl.protocols import Executor, Goal, Job, Sampler, Simulation, Store
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.space import Space
@@ -87,8 +94,8 @@ class Campaign:
         self._arrivals = Arrivals(self.journal, goal, simulation.retries)
         self._watch = watch
         self._flying: dict[Future[Answer], Members] = {}
-        self._in_flight = 0
-        self._again: deque[int] = deque()
+        self._in_flight, self._losses = 0, LossLimit()
+        self._again = Reruns(self._arrivals.suspect, executor.in_process)
         self._halted = self._open = self._closed = False
         self._compacted = self._saved = time.monotonic()
 
@@ -166,20 +173,20 @@ class Campaign:
     def open(self) -> None:
         """Begin a session: start the executor, adopt what workers finished, queue what was left.
 
-        Where members ran in the last driver's own process, one of them may have ended it: each is
-        held to be lost, else stopped. Does nothing when all members are settled.
+        Does nothing when all members are settled, but for a last compaction that was cut off.
         """
         self.load()
         if self.ledger.n_settled >= self.n_members:
+            self._open = self.store.unfinished(self.ledger)
             return
         self.executor.start(self.job)
         self.began, self._open = self.executor.time(), True
         before = self.ledger.sessions[-1:]
-        blamed = bool(before) and before[0].in_process and not self.ledger.reason
+        crashed = bool(before) and before[0].in_process and not self.ledger.reason
         self.journal.keep(self._opened())
         self._settle(self._arrivals.adopted())
-        left, waiting = self._arrivals.abandoned(Fate.lost if blamed else Fate.stopped)
-        self._again.extend(waiting)
+        left, waiting = self._arrivals.abandoned(crashed)
+        self._again.add(waiting)
         self._settle(left)
 
     def _opened(self) -> Opened:
@@ -239,17 +246,28 @@ class Campaign:
         import asyncio
 
         with self:
-            turns = self.turns()
-            while (settled := await asyncio.to_thread(next, turns, None)) is not None:
-                for i in settled:
-                    yield self.journal.why(i)
+            turns, turn = self.turns(), None
+            try:
+                while True:
+                    turn = asyncio.ensure_future(asyncio.to_thread(next, turns, None))
+                    settled = await asyncio.shield(turn)
+                    if settled is None:
+                        return
+                    for i in settled:
+                        yield self.journal.why(i)
+            finally:
+                # a thread cannot be cancelled: nothing is closed under its hands
+                if turn is not None and not turn.done():
+                    self.executor.wake()
+                    await asyncio.wait([turn])
 
     def _fill(self) -> bool:
         """Launch what there is room for; True while there may be more to come."""
-        while self._again and not self._halted and self._in_flight < max(1, self.n_pending):
-            self._relaunch(self._again.popleft())
+        self._rerun()
         if self.reason or self.ledger.n >= self.n_members:
             return bool(self._again) and not self._halted
+        if self._again.alone(self._in_flight):
+            return True
         workers = self.executor.n_workers
         room = self._bundling.room(self.n_pending, workers, self._in_flight)
         members = self.ask(room) if room else None
@@ -260,6 +278,14 @@ class Campaign:
                 self.reason = "the sampler has no more points"
                 return False
         return True
+
+    def _rerun(self) -> None:
+        """Launch again what was lost, stopped or is retried."""
+        while not self._halted and self._in_flight < max(1, self.n_pending):
+            i = self._again.next(self._in_flight)
+            if i is None:
+                return
+            self._relaunch(i)
 
     def ask(self, n: int) -> Members:
         """Up to n new members, entered in the ledger and told to the sampler as pending; no more
@@ -276,10 +302,18 @@ class Campaign:
 
     def waiting(self) -> Members:
         """Members launched and not settled: those to run when the loop is driven by hand."""
-        return self.journal.members(np.flatnonzero(~self.ledger.settled))
+        pending = np.flatnonzero(~self.ledger.settled)
+        attempt = self.ledger["attempt"][pending]
+        pairs = zip(pending.tolist(), attempt.tolist(), strict=True)
+        again = np.array([self.ledger.ended(i, k) for i, k in pairs], dtype=np.bool_)
+        if again.any():
+            when = self.executor.time()
+            self.journal.keep(Relaunched(when, pending[again], attempt[again] + 1))
+        return self.journal.members(pending)
 
     def tell(self, members: Members, results: Sequence[Any]) -> list[str]:
-        """Settle members that were run by hand; gives their fates.
+        """Settle members that were run by hand; gives their fates. Those settled before stay
+        what they are.
 
         Parameters
         ----------
@@ -293,7 +327,9 @@ class Campaign:
         """
         if len(results) != len(members):
             raise ValueError(f"results: wanted {len(members)}, got {len(results)}")
-        self._settle(self._arrivals.read(deliver(self.job, members, results)))
+        open_ones = [row for row, i in enumerate(members.number) if self.ledger.pending(int(i))]
+        told = [results[row] for row in open_ones]
+        self._settle(self._arrivals.read(deliver(self.job, members.take(open_ones), told)))
         return [str(fate) for fate in self.ledger.fates(members.number)]
 
     def _submit(self, bundle: Members) -> None:
@@ -315,15 +351,17 @@ class Campaign:
             for future in futures:
                 bundle = self._flying.pop(future)
                 self._in_flight -= len(bundle)
+                self._again.landed(int(bundle.number[0]))
                 outcomes += self._arrivals.outcomes(future, bundle)
         return self._settle(outcomes)
 
     def _settle(self, outcomes: list[Outcome]) -> list[int]:
         """Decide, keep, tell; gives the numbers that are settled now."""
         verdict = self._arrivals.settle(outcomes, self.executor.time())
-        self._again.extend(verdict.again)
+        self._again.add(verdict.again)
         self._bundling.learn(outcomes)
         self._limit.count(self.ledger.fates(verdict.settled))
+        self._losses.count(outcomes, len(verdict.settled), self.n_pending)
         return verdict.settled
 
     def _look(self) -> None:

@@ -89,7 +89,8 @@ class Handle:
     @property
     def answer(self) -> xr.Dataset:
         """The goal's answer from what is known now."""
-        return self.campaign.goal.estimate(self.campaign.ledger)
+        with self.campaign.journal.lock:
+            return self.campaign.goal.estimate(self.campaign.ledger)
 
     @property
     def done(self) -> bool:
@@ -113,7 +114,8 @@ class Handle:
 
     def why(self, member: int) -> dict[str, Any]:
         """All that is known of one member: point, fate, cause, attempts."""
-        return self.campaign.journal.why(member)
+        with self.campaign.journal.lock:
+            return self.campaign.journal.why(member)
 
     def wait(self, timeout: float | None = None) -> xr.Dataset:
         """Block until it has ended; gives the Dataset.
@@ -137,7 +139,8 @@ class Handle:
 
     def _summary(self) -> str:
         state = self.campaign.reason or "running"
-        shown = figures(self.campaign)
+        with self.campaign.journal.lock:
+            shown = figures(self.campaign)
         return f"{shown['done']:.0f} of {self.campaign.n_members} members, {state}: {line(shown)}"
 
     def __repr__(self) -> str:

@@ -64,29 +64,42 @@ def missing(dtype: np.dtype[Any]) -> Any:
 
 
 class Column:
-    """A numpy column that grows by doubling; text widens as needed."""
+    """A numpy column that grows by doubling.
 
-    def __init__(self, dtype: Any, shape: tuple[int, ...] = (), fill: Any = None) -> None:
+    Parameters
+    ----------
+    dtype : to begin with
+    shape : of a row
+    fill : what a row holds before it is written; `missing` of the dtype when None
+    fixed : keep the dtype; else it widens as values ask for it (longer text, int to float)
+    """
+
+    def __init__(
+        self, dtype: Any, shape: tuple[int, ...] = (), fill: Any = None, *, fixed: bool = True
+    ) -> None:
         self._fill = missing(np.dtype(dtype)) if fill is None else fill
+        self._fixed = fixed
         self._data: AnyArray = np.full((64, *shape), self._fill, dtype=dtype)
 
     def view(self, n: int) -> AnyArray:
-        """The first n rows, not to be written to."""
-        self._reserve(n)
+        """The first n rows, not to be written to. Reading never grows a column: another thread
+        may be writing.
+        """
         out = self._data[:n]
         out.flags.writeable = False
         return out
 
     def put(self, rows: Any, values: Any) -> None:
-        """Write rows (an index array, slice or number)."""
+        """Write rows (an index array, slice or number) that were reserved."""
         values = np.asarray(values)
-        self._reserve(rows.stop if isinstance(rows, slice) else int(np.max(rows, initial=-1)) + 1)
-        dtype = np.promote_types(values.dtype, self._data.dtype)
-        if dtype != self._data.dtype and dtype.kind == "U":
-            self._data = self._data.astype(dtype)
+        if not self._fixed:
+            dtype = np.promote_types(values.dtype, self._data.dtype)
+            if dtype != self._data.dtype:
+                self._data = self._data.astype(dtype)
         self._data[rows] = values
 
-    def _reserve(self, n: int) -> None:
+    def reserve(self, n: int) -> None:
+        """Have room for n rows."""
         if n > len(self._data):
             shape = (max(n, 2 * len(self._data)), *self._data.shape[1:])
             grown = np.full(shape, self._fill, dtype=self._data.dtype)
@@ -169,6 +182,10 @@ class Ledger:
         """Whether this member was launched and is not settled."""
         return 0 <= number < self.n and int(self["fate_code"][number]) == 0
 
+    def ended(self, number: int, attempt: int) -> bool:
+        """Whether this attempt ended without settling its member."""
+        return any(o.attempt == attempt for o in self.attempts.get(number, ()))
+
     def fates(self, number: Any) -> AnyArray:
         """Text fates of these members."""
         out: AnyArray = _FATE_TEXT[self["fate_code"][number]]
@@ -221,13 +238,16 @@ class Ledger:
     def _launched(self, event: Launched) -> None:
         members, n = event.members, len(event.members)
         rows = slice(self.n, self.n + n)
+        for name, values in members.notes.items():
+            if name not in self._notes:
+                self._notes[name] = Column(values.dtype, values.shape[1:], fixed=False)
+        for column in (*self._columns.values(), *self._notes.values()):
+            column.reserve(rows.stop)
         for name in ("unit", "seed", "attempt", *LINEAGE):
             self._columns[name].put(rows, getattr(members, name))
         self._columns["launch"].put(rows, event.time)
         self._columns["session"].put(rows, len(self.sessions) - 1)
         for name, values in members.notes.items():
-            if name not in self._notes:
-                self._notes[name] = Column(values.dtype, values.shape[1:])
             self._notes[name].put(rows, values)
         self._state.update(
             (int(i), str(s)) for i, s in zip(members.number, members.state, strict=True) if s

@@ -223,6 +223,9 @@ class Store(Protocol):
     def compact(self, ledger: Ledger, *, final: bool = False) -> None:
         """Move complete blocks of settled members into shards; all there is when ``final``."""
 
+    def unfinished(self, ledger: Ledger) -> bool:
+        """Whether ``compact(ledger, final=True)`` has anything left to do; cheap."""
+
     def open(self) -> xr.Dataset:
         """The campaign as it stands, lazily."""
 

@@ -23,8 +23,9 @@ from dask_support import (
     script,
     values,
 )
-from distributed import Client
+from distributed import Client, LocalCluster
 
+import ensemblerl as erl
 from ensemblerl.cluster.dask import DaskExecutor, from_anything
 from ensemblerl.cluster.local import LocalDask, local_cluster
 from ensemblerl.executors.base import Lost
@@ -154,6 +155,73 @@ def test_close_does_not_raise_when_the_cluster_is_gone(tmp_path: Path) -> None:
     own.close()
     executor.close()
     assert isinstance(left.exception(timeout=5), Lost)
+
+
+def test_a_local_cluster_can_be_started_again(tmp_path: Path) -> None:
+    executor = LocalDask(1)
+    for first in (0, 10):
+        executor.start(job(process_id, tmp_path))
+        futures = [executor.submit(members(first + i, [0.01])) for i in range(3)]
+        collected(executor, futures)
+        left = executor.submit(members(first + 5, [60.0]))
+        executor.wait(0.2)
+        executor.close()
+        assert isinstance(left.exception(timeout=5), Lost)
+        assert executor.n_workers == 1
+    assert executor.wait(0.0) in ([], [left])
+
+
+def test_a_guests_client_can_be_used_again(client: Client, tmp_path: Path) -> None:
+    """What the first campaign left behind does not come back to the second."""
+    executor = from_anything(client)
+    for first in (0, 10):
+        executor.start(job(process_id, tmp_path))
+        futures = [executor.submit(members(first + i, [x])) for i, x in enumerate((0.1, 1.0))]
+        assert executor.wait(20.0) == futures[:1]
+        executor.close()
+
+
+SPACE = erl.Space(x=erl.Real(0, 1))
+
+
+def nap(x: float) -> float:
+    time.sleep(0.02)
+    return x
+
+
+def scheduler_gone(cluster: Any, client: Client) -> None:
+    cluster.close()
+
+
+def client_closed(cluster: Any, client: Client) -> None:
+    client.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("end", [scheduler_gone, client_closed])
+@pytest.mark.parametrize("known", ["cluster", "address"])
+def test_a_scheduler_that_ends_ends_the_campaign_and_loses_nothing(
+    tmp_path: Path, end: Any, known: str
+) -> None:
+    theirs = {"n_workers": 2, "threads_per_worker": 1, "processes": False}
+    cluster = LocalCluster(dashboard_address=None, silence_logs=60, **theirs)
+    where = cluster if known == "cluster" else cluster.scheduler_address
+    client = Client(where, set_as_default=False, timeout=2)
+    campaign = erl.launch(
+        nap, SPACE, erl.Minimize(), n_members=5000, seed=1, cluster=client, store=tmp_path / "s"
+    )
+    until = time.monotonic() + 20
+    while campaign.campaign.ledger.n_settled < 10 and time.monotonic() < until:
+        time.sleep(0.02)
+    end(cluster, client)
+    with pytest.raises(RuntimeError, match=r"Dask client .* scheduler is gone.*the store keeps"):
+        campaign.wait(timeout=30)
+    client.close()  # type: ignore[no-untyped-call]
+    cluster.close()
+    ledger = campaign.campaign.ledger
+    assert ledger.n_settled >= 10
+    assert set(ledger.fate[ledger.settled]) == {"ok"}
+    fates = {outcome.fate for outcomes in ledger.attempts.values() for outcome in outcomes}
+    assert fates <= {"stopped"}
 
 
 def test_lambdas_and_closures(client: Client, tmp_path: Path) -> None:

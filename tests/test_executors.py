@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from dask_support import alive, gone
 
 from ensemblerl.executors.base import Collector, Lost
 from ensemblerl.executors.futures import Futures
@@ -220,6 +222,14 @@ def test_collector_hands_out_in_order_of_submission():
     assert collector.wait() == [futures[1]]
 
 
+def test_collector_looks_around_while_it_waits():
+    future = Future()
+    collector = Collector(lambda: future.done() or future.set_result(None))
+    collector.add(future)
+    assert collector.wait() == [future]
+    assert collector.wait() == []
+
+
 def test_collector_wakes_from_a_signal_handler():
     collector, future = Collector(), Future()
     collector.add(future)
@@ -289,6 +299,89 @@ def test_a_broken_pool_loses_its_bundles_and_takes_no_more(pools):
     assert "new pool" in str(futures[3].exception())
     with pytest.raises(RuntimeError, match="pool is broken"):
         executor.submit(squares(9, [1.0]))
+
+
+def test_bundles_that_a_broken_pool_never_began_are_told_apart(pools):
+    executor = started(Futures(pools(ProcessPoolExecutor)), lambda x, nap: os._exit(1))
+    futures = [executor.submit(squares(i, [float(i)])) for i in range(40)]
+    drain(executor, 40)
+    begun = [future.exception().begun for future in futures]
+    assert begun[0] is None
+    assert begun[20:] == [False] * 20  # two ran, and one or two waited in the pipe
+    assert begun == sorted(begun, key=lambda b: b is False)
+
+
+def test_what_was_cancelled_never_began(pools):
+    executor = started(Futures(pools(ThreadPoolExecutor, 1)))
+    futures = [executor.submit(squares(i, [1.0], nap=0.1)) for i in range(3)]
+    executor.close()
+    drain(executor, 3)
+    assert futures[-1].exception().begun is False
+    assert Lost("a worker died").begun is None
+    assert pickle.loads(pickle.dumps(Lost("gone", begun=False))).begun is False
+
+
+@pytest.mark.parametrize("name", ["serial", "threads", "simulated", "shuffled"])
+def test_an_executor_can_be_started_again(name, pools):
+    """Nothing of the first time comes back, or is held against the second."""
+    executor = started(HOUSE[name](pools))
+    for i in range(12):
+        executor.submit(squares(i, [1.0], nap=0.02))
+    executor.cancel(11)
+    executor.close()
+    started(executor)
+    again = [executor.submit(squares(i, [2.0])) for i in range(12)]
+    assert drain(executor, 12) == again if name != "shuffled" else len(drain(executor, 12)) == 12
+    assert {o.fate for future in again for o in future.result().outcomes} == {"ok"}
+
+
+ORPHANS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from ensemblerl.executors.futures import Futures
+from ensemblerl.protocols import Job
+from ensemblerl.simulations.function import Function
+from ensemblerl.testing.executor_laws import squares
+from ensemblerl.testing.toys import Least
+
+def f(x, nap):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(sys.argv[1]))
+    executor = Futures(pool)
+    executor.start(Job(Function(f), Least(), "", os.getpid()))
+    for i in range(4):
+        executor.submit(squares(i, [1.0]))
+    executor.wait()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_killed_driver_leaves_no_workers(tmp_path, method):
+    path = tmp_path / "script.py"
+    path.write_text(ORPHANS)
+    driver = subprocess.Popen(
+        [sys.executable, path, method], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    pids = [int(driver.stdout.readline()) for _ in range(2)]
+    assert alive(pids) == pids
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert gone(pids)
+
+
+def test_a_pool_outlives_the_thread_that_used_it(pools):
+    executor = Futures(pools(ProcessPoolExecutor))
+    found = []
+    for i in range(2):
+        thread = threading.Thread(target=lambda i=i: found.append(one(started(executor), number=i)))
+        thread.start()
+        thread.join()
+        time.sleep(1.2)
+    assert [o.fate for o in found] == ["ok", "ok"]
 
 
 def test_isolation_keeps_a_pool_alive(pools):
@@ -431,6 +524,14 @@ def test_shuffled_arrivals_are_out_of_order_yet_complete():
     assert sum(a > b for a, b in itertools.pairwise(seen)) > 20
     plain = [i for i, *_ in play(Simulated(8), n=100, ahead=16)]
     assert plain == list(range(100))
+
+
+def test_shuffled_arrivals_come_from_those_that_run():
+    """Each from a virtual worker that had begun it when the first of those left ended."""
+    executor = Simulated(4, runtime=exponential, order="shuffled", seed=7)
+    seen = [o for *_, o in play(executor, n=80, ahead=12)]
+    for place, outcome in enumerate(seen):
+        assert outcome.start <= min(o.start + o.runtime for o in seen[place:]) + 1e-9
 
 
 def test_injected_failures_and_losses_come_at_their_rates():

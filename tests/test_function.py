@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemblerl.protocols import Simulation
+from ensemblerl.simulations import datasets
 from ensemblerl.simulations.function import Function, as_simulation
 from ensemblerl.simulations.layouts import InvalidResult, digest_of
 from ensemblerl.simulations.output import normalise
@@ -290,6 +291,11 @@ def test_state_is_a_reference_and_no_variable():
         ({3: 1.0}, "3: wanted a name that is text"),
         ({"": 1.0}, "wanted a name"),
         ({"a/b": 1.0}, "a/b"),
+        ({".": 1.0}, "leading"),
+        ({"a\0b": 1.0}, "control"),
+        ({"half\ud800": 1.0}, "control"),
+        ({"é" * 101: 1.0}, "200 bytes"),
+        (xr.Dataset({".x": 1.0}), "leading"),
         ({"x": 10**400}, "'x'.*float64"),
         (xr.Dataset(), "at least one variable"),
         (xr.Dataset({"x": ("member", [1.0])}), "'member'"),
@@ -372,6 +378,47 @@ def test_a_mapping_may_hold_data_arrays():
     assert out.layout["coords"]["t"]["data"] == [10, 20]
     assert out.arrays["rmse"].dtype == np.float64
     assert out.state == "here"
+
+
+def big(shift=0.0, n=500, **attrs):
+    cells = np.arange(n) + shift
+    return xr.Dataset({"f": ("cell", np.ones(n))}, {"cell": ("cell", cells, attrs)}, {"a": shift})
+
+
+def test_a_layout_that_comes_again_is_not_built_again(monkeypatch):
+    datasets._slot.cache_clear()
+    built = []
+    monkeypatch.setattr(datasets, "digest_of", lambda x: built.append(1) or digest_of(x))
+    one, two = normal(big()), normal(big().assign_attrs(date="today"))
+    assert len(built) == 1
+    assert one.digest == two.digest
+    assert one.layout["coords"] is two.layout["coords"]
+    assert one.layout["attrs"] == {"a": 0.0}
+    assert two.layout["attrs"] == {"a": 0.0, "date": "today"}
+    others = [big(0.5), big(units="m"), big(n=499), big().rename(cell="c"), big().rename(f="g")]
+    others += [big().astype("f4"), big().assign_coords(cell=np.arange(500))]
+    digests = {normal(other).digest for other in others}
+    assert len(digests | {one.digest}) == len(others) + 1
+    datasets._slot.cache_clear()
+    assert {normal(other).digest for other in others} == digests
+    for k in range(100):
+        normal(big(k, n=3))
+    assert datasets._slot.cache_info().currsize <= 16
+
+
+def test_layouts_of_text_times_and_numbers_that_are_none_are_found_again():
+    datasets._slot.cache_clear()
+    assert normal(example()).digest == normal(example()).digest
+    assert datasets._slot.cache_info().hits == 1
+    changed = example().assign_coords(site=["north", "see"])
+    assert normal(changed).digest != normal(example()).digest
+
+
+def test_attributes_that_would_decode_numbers_again_are_left_out():
+    ds = xr.Dataset({"x": ("t", [1.0], {"scale_factor": 2.0, "units": "h since 1990-01-01"})})
+    out = normal(ds.assign_coords(t=("t", [1], {"_FillValue": 1, "units": "K"})))
+    assert out.layout["variables"]["x"]["attrs"] == {}
+    assert out.layout["coords"]["t"]["attrs"] == {"units": "K"}
 
 
 def test_xarray_is_not_imported_for_plain_results():

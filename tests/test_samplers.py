@@ -1,15 +1,16 @@
 """Fixed designs, lists, chains and portfolios."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ensemblerl import samplers
+from ensemblerl import Minimize, explore, samplers
 from ensemblerl.parameters import Choice, Integer, Real
 from ensemblerl.records import Cube, Proposals, Results
 from ensemblerl.samplers import Chain, LatinHypercube, Listed, Portfolio, Sobol, Uniform
@@ -20,7 +21,7 @@ from ensemblerl.space import Space
 from ensemblerl.testing import check_sampler
 from ensemblerl.testing.cubes import below_the_diagonal, conditional_cube, example_cubes, real_cube
 from ensemblerl.testing.learner import BoxLearner
-from ensemblerl.testing.rehearsal import numbered
+from ensemblerl.testing.rehearsal import Rehearsal, numbered
 
 DESIGNS = {
     "uniform": Uniform,
@@ -272,17 +273,99 @@ def test_chain_goes_on_with_the_next():
     assert chain.has_density
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
-@settings(max_examples=20, deadline=None)
-def test_a_chain_of_designs_does_not_depend_on_how_it_is_asked(sizes):
-    cube = real_cube(2)
+FIXED = {
+    **DESIGNS,
+    "listed": listed,
+    "chain": lambda cube: Chain([listed(cube, 5), LatinHypercube(cube, 4), Sobol(cube)]),
+    "portfolio": lambda cube: Portfolio([Sobol(cube), Uniform(cube)], shares=[1, 3]),
+    "portfolio with a list": lambda cube: Portfolio([Sobol(cube), listed(cube, 9), Uniform(cube)]),
+    "portfolio of lists": lambda cube: Portfolio([listed(cube, 9), listed(cube, 20, "more")]),
+    "portfolio, one without a share": lambda cube: Portfolio(
+        [listed(cube, 9), Uniform(cube), Sobol(cube)], shares=[2, 0, 1], floor=0.0
+    ),
+    "portfolio in a portfolio": lambda cube: Portfolio(
+        [
+            Portfolio([listed(cube, 6), Sobol(cube)], name="one"),
+            Portfolio([listed(cube, 8, "more"), Uniform(cube)], name="two"),
+            Chain([listed(cube, 3, "third"), listed(cube, 4, "fourth")]),
+        ]
+    ),
+    "chain of a portfolio": lambda cube: Chain(
+        [
+            listed(cube, 3),
+            Portfolio([listed(cube, 9, "a"), listed(cube, 4, "b")]),
+            Portfolio([Sobol(cube), LatinHypercube(cube, 7)], name="last"),
+        ]
+    ),
+}
+"""Samplers that no result changes."""
 
-    def chain():
-        return Chain([listed(cube, 5), LatinHypercube(cube, 4), Sobol(cube)])
 
-    whole, pieces = chain().ask(54, rng()).unit, chain()
-    got = np.concatenate([pieces.ask(n, rng(i)).unit for i, n in enumerate(sizes)])
-    np.testing.assert_array_equal(got, whole[: len(got)])
+def in_pieces(sampler, sizes):
+    """Note name -> column, and the points: what a campaign with these asks has in its ledger."""
+    game = Rehearsal(sampler.cube.ndim, 0)
+    for i, n in enumerate(sizes):
+        game.launch(sampler.ask(n, rng(i)), sampler.name)
+    return {"unit": game.ledger["unit"], **game.ledger.notes}
+
+
+@pytest.mark.parametrize("make", FIXED.values(), ids=FIXED)
+@pytest.mark.parametrize("kind", ["mixed", "conditional", "constrained"])
+def test_batching_is_of_no_account(make, kind):
+    cube = example_cubes()[kind]
+    whole = in_pieces(make(cube), [150])
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.lists(st.integers(0, 15), min_size=1, max_size=9))
+    @example([1] * 60)
+    def pieces(sizes):
+        got = in_pieces(make(cube), [0, *sizes])
+        n = min(sum(sizes), len(whole["unit"]))
+        assert len(got["unit"]) == n
+        for name, column in got.items():
+            np.testing.assert_array_equal(column, whole[name][:n], err_msg=name)
+
+    pieces()
+
+
+@pytest.mark.parametrize("make", FIXED.values(), ids=FIXED)
+@pytest.mark.parametrize("cut", [1, 4, 20])
+def test_what_is_fixed_needs_only_its_points_to_go_on(make, cut):
+    cube = example_cubes()["constrained"]
+    whole, first, second = make(cube).ask(40, rng()).unit, make(cube), make(cube)
+    members = numbered(first.ask(cut, rng()), 0, first.name)
+    for rows in np.array_split(rng().permutation(cut), 3):
+        second.tell(members.take(rows), Results.pending(len(rows)))
+    np.testing.assert_array_equal(second.ask(40 - cut, rng(99)).unit, whole[cut:])
+
+
+def explored(cluster, **kwargs):
+    space = Space(
+        x=Real(0.0, 4.0),
+        kind=Choice("a", "b"),
+        start=[{"x": float(i), "kind": "a"} for i in (1, 2)],
+    )
+    return explore(
+        lambda x, kind: x,
+        space,
+        Minimize(),
+        sampler=lambda cube: Portfolio([Sobol(cube), Uniform(cube)]),
+        n_members=41,
+        seed=3,
+        cluster=cluster,
+        progress=False,
+        **kwargs,
+    )
+
+
+def test_a_portfolio_explores_the_same_points_wherever_it_runs():
+    one = explored("serial", bundle=1)
+    with ThreadPoolExecutor(2) as pool:
+        others = [explored("serial", bundle=5), explored("serial", n_pending=7), explored(pool)]
+    assert set(one.proposer.values) == {"start", "sobol", "uniform"}
+    for other in others:
+        for name in ("x", "kind", "proposer", "value"):
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_a_chain_killed_in_its_list_goes_on_with_the_same_design():
@@ -401,9 +484,9 @@ def test_log_mean_where_there_is_no_density():
     logs = np.log([[0.5, 1e-300], [1.0, 1.0]])
     with np.errstate(divide="ignore"):
         logs = np.concatenate([logs, np.log([[0.0], [0.0]])], axis=1)
-    np.testing.assert_allclose(log_mean(list(logs), [3.0, 1.0])[0], np.log(0.625))
-    np.testing.assert_allclose(log_mean(list(logs), [3.0, 1.0])[1], np.log(0.25))
-    assert log_mean(list(logs), [3.0, 1.0])[2] == -np.inf
+    np.testing.assert_allclose(log_mean(logs, np.array([3.0, 1.0]))[0], np.log(0.625))
+    np.testing.assert_allclose(log_mean(logs, np.array([3.0, 1.0]))[1], np.log(0.25))
+    assert log_mean(logs, np.array([3.0, 1.0]))[2] == -np.inf
 
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)

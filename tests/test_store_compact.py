@@ -260,7 +260,7 @@ def test_the_attempt_that_settled_a_member_gives_its_row(store_path, small):
     assert xr.open_zarr(store_path)["value"].values.tolist() == [10.0, 21.0]
 
 
-def test_notes_keep_their_first_type_and_others_may_come(store_path, small):
+def test_notes_widen_and_others_may_come(store_path, small):
     driver = Rehearsed(store_path, FIELD)
     driver.launch(16)
     driver.settle(range(16))
@@ -270,7 +270,7 @@ def test_notes_keep_their_first_type_and_others_may_come(store_path, small):
     version = some.notes["version"] + 0.5
     notes = {**some.notes, "version": version, "extra": np.array(["é"] * 20)}
     driver.keep(Launched(1e9, replace(some, notes=notes)))
-    wanted = [i % 3 for i in range(36)]
+    wanted = [*(i % 3 for i in range(16)), *version]
     for settled in (range(0), range(16, 36)):
         driver.settle(settled)
         driver.compact()
@@ -281,6 +281,167 @@ def test_notes_keep_their_first_type_and_others_may_come(store_path, small):
     zarr = xr.open_zarr(store_path)
     assert zarr["policy_version"].values.tolist() == wanted
     assert zarr["note_extra"].values.tolist() == [""] * 16 + ["é"] * 20
+    assert Manifest.load(Path(store_path)).rewritten == 1
+
+
+FIRST = {
+    "int": np.array([2**40 + 1, 3], dtype=np.int64),
+    "bool": np.array([True, False]),
+    "f4": np.array([0.5, 1.5], dtype=np.float32),
+}
+THEN = {"int": np.array([0.75, -1.5]), "bool": np.array([7, 8]), "f4": np.array([0.1, 0.2])}
+
+
+def noted(number, choices):
+    some = members(number[0], len(number))
+    return replace(some, notes={**some.notes, **{k: v[number % 2] for k, v in choices.items()}})
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_shards_of_a_note_that_widens_are_written_again(store_path, small, sessions):
+    driver = Rehearsed(store_path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(20), FIRST)))
+    driver.settle(range(20))
+    driver.compact()
+    assert Manifest.load(Path(store_path)).columns == 1
+    assert open_store(store_path)["note_int"].dtype == np.int64
+    if sessions == 2:
+        driver.close()
+        driver = Rehearsed(store_path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(20, 40), THEN)))
+    wanted = {k: [*FIRST[k][np.arange(20) % 2], *THEN[k][np.arange(20, 40) % 2]] for k in FIRST}
+
+    def check(ds):
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(ds[f"note_{name}"].values, values)
+
+    check(open_store(store_path))  # old shards, new rows in the ledger
+    driver.settle(range(20, 40))
+    driver.compact()
+    assert Manifest.load(Path(store_path)).columns == 2
+    check(open_store(store_path))
+    driver.close()
+    check(open_store(store_path))
+    check(xr.open_zarr(store_path))
+    again = Rehearsed(store_path, FIELD)
+    again.compact(final=True)
+    again.store.close()
+    assert Manifest.load(Path(store_path)).rewritten == 1  # only when it widens
+
+
+def test_a_note_that_becomes_text(store_path, small):
+    driver = Rehearsed(store_path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(20), {"tag": np.array([4, 5])})))
+    driver.settle(range(20))
+    driver.compact()
+    driver.keep(Launched(1e9, noted(np.arange(20, 22), {"tag": np.array(["a", "b"])})))
+    wanted = ["4", "5"] * 10 + ["a", "b"]
+    assert open_store(store_path)["note_tag"].values.tolist() == wanted
+    driver.close()
+    assert open_store(store_path)["note_tag"].values.tolist() == wanted
+    assert xr.open_zarr(store_path)["note_tag"].values.tolist() == wanted
+
+
+def test_killed_while_shards_are_written_again(tmp_path, small):
+    path = tmp_path / "campaign"
+    driver = Rehearsed(path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(32), FIRST)))
+    driver.settle(range(32))
+    driver.close()
+    driver = Rehearsed(path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(32, 48), THEN)))
+    driver.settle(range(32, 48))
+    driver.store.close()
+    wanted = [*FIRST["int"][np.arange(32) % 2], *THEN["int"][np.arange(16) % 2]]
+    place, code = 1, 99
+    while code == 99:
+
+        def work(place=place):
+            with pytest.MonkeyPatch.context() as patch:
+                again = Rehearsed(path, FIELD)
+                _die_at(patch, place)
+                again.compact()
+            os._exit(0)
+
+        code = in_child(work)
+        np.testing.assert_array_equal(open_store(path)["note_int"].values, wanted)
+        place += 17
+    assert code == 0
+    assert place > 60
+    assert Manifest.load(path).columns == 3
+
+
+def test_a_reader_begins_again_when_shards_are_given_up(store_path, small, monkeypatch):
+    driver = Rehearsed(store_path, FIELD)
+    driver.keep(Launched(1e9, noted(np.arange(16), FIRST)))
+    driver.settle(range(16))
+    driver.compact()
+    driver.keep(Launched(1e9, noted(np.arange(16, 32), THEN)))
+    driver.settle(range(16, 32))
+    load, calls = Manifest.load, []
+
+    def overtaken(root):
+        out = load(root)
+        calls.append(out)
+        if len(calls) == 1:  # the head is faster than this reader
+            driver.compact()
+            assert load(root).rewritten == 1
+        return out
+
+    monkeypatch.setattr(Manifest, "load", overtaken)
+    ds = open_store(store_path)
+    wanted = [*FIRST["int"][np.arange(16) % 2], *THEN["int"][np.arange(16) % 2]]
+    np.testing.assert_array_equal(ds["note_int"].values, wanted)
+    assert len(calls) == 4
+
+
+def test_unfinished_tells_whether_the_last_compaction_is_missing(store_path, small):
+    driver = Rehearsed(store_path, FIELD)
+    assert driver.store.unfinished(driver.ledger)
+    driver.launch(20)
+    driver.settle(range(18))
+    driver.compact()
+    assert driver.store.unfinished(driver.ledger)
+    driver.close()
+    driver = Rehearsed(store_path, FIELD)
+    assert not driver.store.unfinished(driver.ledger)
+    driver.settle([18, 19])  # as many members, but more of them settled
+    assert driver.store.unfinished(driver.ledger)
+    driver.store.close()  # killed here, in effect
+    driver = Rehearsed(store_path, FIELD)
+    assert driver.store.unfinished(driver.ledger)
+    driver.compact(final=True)
+    assert not driver.store.unfinished(driver.ledger)
+    driver.store.close()
+    check_rows(xr.open_zarr(store_path), FIELD, settled=range(20), n=20)
+    Path(store_path, "zarr.json").unlink()
+    driver = Rehearsed(store_path, FIELD)
+    assert driver.store.unfinished(driver.ledger)
+    driver.store.close()
+
+
+@pytest.mark.parametrize("place", [1, 30, 60, 90, 110])
+def test_unfinished_after_a_kill_in_the_last_compaction(tmp_path, small, place):
+    path = tmp_path / "campaign"
+    driver = Rehearsed(path, FIELD)
+    driver.launch(32)
+    driver.settle(range(32))
+    driver.store.close()
+
+    def work():
+        with pytest.MonkeyPatch.context() as patch:
+            again = Rehearsed(path, FIELD)
+            _die_at(patch, place)
+            again.compact(final=True)
+        os._exit(0)
+
+    code = in_child(work)
+    driver = Rehearsed(path, FIELD)
+    assert driver.store.unfinished(driver.ledger) == (code == 99)
+    driver.compact(final=True)
+    assert not driver.store.unfinished(driver.ledger)
+    driver.store.close()
+    check_rows(xr.open_zarr(path), FIELD, settled=range(32), n=32)
 
 
 def test_big_members_make_small_blocks(store_path, monkeypatch):

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from store_support import (
     Rehearsed,
     arrays_of,
@@ -19,11 +21,14 @@ from store_support import (
     variable,
 )
 
-from ensemblerl.events import Launched, Settled
-from ensemblerl.names import COLUMNS
+from ensemblerl.events import Launched, SchemaFixed, Settled
+from ensemblerl.names import COLUMNS, FILES
+from ensemblerl.parameters import Real
+from ensemblerl.records import Outcome
+from ensemblerl.simulations.output import normalise
 from ensemblerl.space import Space
 from ensemblerl.store.backend import EnsembleBackend, export_netcdf, open_store
-from ensemblerl.store.columns import _ABOUT
+from ensemblerl.store.columns import _ABOUT, field_names
 from ensemblerl.store.dataset import plain_text
 from ensemblerl.store.errors import StoreError
 from ensemblerl.store.index import SegmentIndex
@@ -78,6 +83,133 @@ def test_every_column_of_the_dataset_is_a_reserved_name(rich, store_path):
     assert about <= set(open_store(store_path).variables)
 
 
+NAMES = st.sampled_from(["x", "y", "lock", "note_x", "reward", "zarr.json"])
+NAMES = st.builds(lambda k, name: "result_" * k + name, st.integers(0, 3), NAMES)
+
+
+@given(st.sets(NAMES), st.sets(NAMES), st.randoms(use_true_random=False))
+def test_names_of_results_are_all_different(names, parameters, random):
+    shuffled = list(names)
+    random.shuffle(shuffled)
+    out = field_names(shuffled, parameters)
+    assert out == field_names(sorted(names), parameters)
+    given = set(out.values())
+    assert len(given) == len(names)
+    assert not given & {*parameters, *COLUMNS, *FILES}
+    assert all(out[n] == n or n in {*parameters, *COLUMNS, *FILES, "note_x"} for n in names)
+
+
+def kept(path, results, space=None):
+    """A closed campaign with these results, as a worker takes them."""
+    provenance = {"space": space.to_json()} if space else {}
+    driver = Rehearsed(path, provenance={"goal": {"k": 1}, **provenance})
+    driver.launch(len(results))
+    for number, result in enumerate(results):
+        normal = normalise(result, max_bytes=2**20)
+        told = Outcome(number, 1, "ok", "", (1.0,), schema=normal.digest)
+        driver.writer.write(told, normal.arrays, normal.layout, normal.digest)
+        if not number:
+            driver.keep(SchemaFixed(normal.digest, normal.layout))
+        driver.keep(Settled(2e9, (told,)))
+    before = open_store(path).load()
+    driver.close()
+    after, zarr = open_store(path).load(), xr.open_zarr(path).load()
+    after.attrs.pop("reason")
+    xr.testing.assert_identical(after, before)
+    zarr.attrs.pop("reason")
+    xr.testing.assert_identical(zarr, after)
+    return zarr
+
+
+CUBE = Space(x=Real(0, 1, units="days since 2000-01-01"), y=Real(0, 1), z=Real(0, 1))
+
+
+def test_results_named_alike_are_all_kept(store_path):
+    ds = kept(store_path, [{"x": i, "result_x": i + 0.5, "y": [i] * 2} for i in range(3)], CUBE)
+    assert ds["result_x"].values.tolist() == [0.5, 1.5, 2.5]
+    assert ds["result_result_x"].values.tolist() == [0, 1, 2]
+    assert ds["result_y"].values.tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_coordinates_and_dimensions_give_way_to_variables(store_path):
+    result = xr.Dataset(
+        {"y": ("x", [1.0, 2.0]), "z": ("t", [1.0, 2.0, 3.0])},
+        {"x": [10, 20], "result_y": ("x", [5, 6]), "result_x": ("t", [7, 8, 9])},
+    )
+    ds = kept(store_path, [result] * 2, CUBE)
+    assert ds["result_y"].dims == ("member", "result_result_x")
+    assert ds["result_y"].values.tolist() == [[1.0, 2.0]] * 2
+    assert ds["result_result_y"].values.tolist() == [5, 6]
+    assert ds["result_result_x"].values.tolist() == [10, 20]
+    assert ds["result_x"].values.tolist() == [7, 8, 9]
+
+
+def test_dimensions_of_plain_arrays_are_no_variables(store_path):
+    ds = kept(store_path, [{"u": [1.0, 2.0], "u_0": 5.0, "u_0_0": [1.0]}] * 2)
+    assert {"u", "u_0", "u_0_0"} <= set(ds.data_vars)
+    field = xr.DataArray([1.0], dims="q", name="f")
+    mixed = normalise({"f": field, "u": [1.0, 2.0], "u_0": 5.0}, max_bytes=99)
+    assert sorted(mixed.arrays) == ["f", "u", "u_0"]
+
+
+def test_names_of_the_stores_own_files_give_way(store_path):
+    ds = kept(store_path, [{**dict.fromkeys(FILES, i), "lock.part": i} for i in range(3)])
+    for name in (*FILES, "lock.part"):
+        assert ds[f"result_{name}"].values.tolist() == [0, 1, 2]
+    there = {p.name for p in Path(store_path).iterdir()}
+    assert there - set(ds.variables) <= set(FILES)
+    assert {"lock", "segments", "campaign.json", "ledger.jsonl", "compacted.json"} <= there
+    again = Rehearsed(store_path)
+    assert again.ledger.n_settled == 3
+    again.store.checkpoint({"a": 1}, 1)
+    again.store.close()
+    assert {p.name for p in Path(store_path).iterdir()} - there == {"checkpoint.npz"}
+
+
+CODED = {
+    "_FillValue": 2.0,
+    "missing_value": 2.0,
+    "scale_factor": 0.5,
+    "add_offset": 10.0,
+    "_Unsigned": "true",
+    "dtype": "bool",
+    "coordinates": "site",
+    "calendar": "noleap",
+    "units": "days since 2000-01-01",
+    "long_name": "kept",
+}
+
+
+def test_numbers_are_never_decoded_again(store_path):
+    days = np.array(["2000-01-01", "2000-01-02"], "M8[ns]")
+    result = xr.Dataset(
+        {
+            "f": ("x", [1.0, 2.0], CODED),
+            "i": ("x", np.array([1, 2], "i4"), CODED),
+            "lag": ("x", [1.0, 2.0], {"units": "mm"}),
+            "edges": (("t", "side"), np.zeros((2, 2)), {"units": "d"}),
+        },
+        {
+            "x": ("x", [1, 2], CODED),
+            "site": ("x", [2.0, 3.0], CODED),
+            "t": ("t", days, {"units": "days", "calendar": "noleap", "bounds": "edges"}),
+            "step": ("t", days - days[0], {"units": "hours", "dtype": "timedelta64[ns]"}),
+        },
+        {"coordinates": "f", "model": "toy"},
+    )
+    ds = kept(store_path, [result] * 2, CUBE)
+    assert ds["f"].values.tolist() == ds["i"].values.tolist() == [[1.0, 2.0]] * 2
+    assert ds["f"].attrs == {"long_name": "kept"}
+    assert ds["lag"].attrs == {"units": "mm"}
+    assert ds["edges"].values.sum() == 0.0
+    assert ds["result_x"].values.tolist() == [1, 2]
+    assert ds["site"].values.tolist() == [2.0, 3.0]
+    assert (ds["t"].values == days).all()
+    assert (ds["step"].values == days - days[0]).all()
+    assert ds["x"].dtype == np.float64
+    assert ds.attrs["model"] == "toy"
+
+
 def test_dtypes_and_values(rich, store_path):
     ds = open_store(store_path)
     assert ds["h"].dtype == np.float32
@@ -86,7 +218,7 @@ def test_dtypes_and_values(rich, store_path):
         assert ds[name].dtype == np.float64
     for i in range(30):
         wanted = arrays_of(i, RICH)
-        for name, given in {
+        for name, source in {
             "h": "h",
             "flags": "flags",
             "z": "z",
@@ -94,7 +226,7 @@ def test_dtypes_and_values(rich, store_path):
         }.items():
             row = ds[name].values[i]
             if i < 25 and fate_of(i) == "ok":
-                np.testing.assert_array_equal(row, wanted[given])
+                np.testing.assert_array_equal(row, wanted[source])
             else:
                 assert np.isnan(row).all()
 
@@ -251,6 +383,17 @@ def test_netcdf(rich, store_path, tmp_path, monkeypatch, hidden):
             else:
                 assert ds[name].values.tolist() == wanted[name].values.tolist()
         assert ds.attrs["goal"] == wanted.attrs["goal"]
+
+
+def test_netcdf_has_every_part_of_every_variable(tmp_path):
+    parts = {"z_real": 7.0, "z__imag": 8.0, "w": 1j}
+    ds = xr.Dataset({"z": ("member", [1 + 2j]), **{k: ("member", [v]) for k, v in parts.items()}})
+    with xr.open_dataset(export_netcdf(ds, tmp_path / "a.nc")) as out:
+        got = {name: float(v[0]) for name, v in out.data_vars.items()}
+    assert got == {
+        **{"z_real": 7.0, "z__imag": 8.0, "z___real": 1.0, "z___imag": 2.0},
+        **{"w_real": 0.0, "w_imag": 1.0},
+    }
 
 
 def test_complete_while_it_runs(rich, store_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -258,3 +259,32 @@ def test_a_driver_that_lost_its_store_writes_no_more(store_path, monkeypatch):
         write_on()
     with pytest.raises(StoreError, match="took this store over"):
         store.close()
+
+
+def test_a_closed_store_never_writes_to_a_file_that_took_its_place(store_path, tmp_path):
+    store = attach(store_path)
+    store.append(Closed(1.0, "done"))
+    log = store._log
+    store.close()
+    victims = [(tmp_path / f"{i}.txt").open("w") for i in range(20)]  # take the free descriptors
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.append(Closed(2.0, "late"))
+    with pytest.raises(StoreError, match="lock was released"):
+        store._lock.beat()
+    log.close()
+    for victim in victims:
+        victim.close()
+    assert {Path(v.name).read_bytes() for v in victims} == {b""}
+    again = attach(store_path)
+    assert list(again.events()) == [Closed(1.0, "done")]
+    again.close()
+
+
+def test_a_store_that_cannot_be_opened_leaves_nothing_open(store_path):
+    attach(store_path).close()
+    Path(store_path, "compacted.json").mkdir()
+    threads, files = threading.active_count(), len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(StoreError):
+        attach(store_path)
+    assert threading.active_count() == threads
+    assert len(list(Path("/dev/fd").iterdir())) == files

@@ -165,6 +165,35 @@ def test_the_first_record_of_an_attempt_counts(tmp_path):
     np.testing.assert_array_equal(found, arrays_of(5, LAYOUT)["h"])
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_arrays_win_whatever_is_met_first(tmp_path, order):
+    failed = Outcome(5, 1, "failed", "lost", (), 1e9, 0.1, "w")
+    write(first := SegmentWriter(tmp_path / "first"), 5)
+    (second := SegmentWriter(tmp_path / "second")).write(failed, {})
+    third = SegmentWriter(tmp_path / "third")
+    third.write(ok(5), arrays_of(6, LAYOUT), LAYOUT, DIGEST)
+    names = ["b-1-0.seg", "a-1-0.seg", "c-1-0.seg"]
+    index = SegmentIndex(tmp_path)
+    for place in order:
+        only_file((first, second, third)[place].directory).rename(tmp_path / names[place])
+        index.refresh()
+    assert index.find(5, 1).file == "b-1-0.seg"
+    with Files(tmp_path) as files:
+        found = index.arrays(index.find(5, 1), None, files)["h"]
+    np.testing.assert_array_equal(found, arrays_of(5, LAYOUT)["h"])
+
+
+def test_a_descriptor_that_could_not_be_closed_is_not_used_again(tmp_path, monkeypatch):
+    writer = SegmentWriter(tmp_path)
+    write(writer, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", lambda fd: (_ for _ in ()).throw(OSError(5, "no")))
+        with pytest.raises(OSError, match="no"):
+            writer.close()
+    write(writer, 2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_threads_share_a_writer(tmp_path):
     def work(k):
         for number in range(k * 50, k * 50 + 50):

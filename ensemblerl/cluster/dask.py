@@ -26,8 +26,12 @@ DELAY = 0.005
 """Seconds after which what was submitted leaves, should nobody wait for it."""
 FRESH = 1.0
 """Seconds for which the number of workers is taken to be what it was."""
-
-
+GONE = (
+    "the Dask client takes no work, it is {status}: its scheduler is gone or somebody closed it; "
+    "go on with a new client (the store keeps what is done)"
+)
+ALIVE = ("running", "connecting")
+"""States of a client that takes work; it may be on its way back to its scheduler."""
 LAST = 999_999_999
 """Keys count down from here: `dask.order` takes equals in falling order of their keys."""
 
@@ -76,10 +80,14 @@ class DaskExecutor:
     def _set_up(self, client: Client | None, owned: bool, n_workers: int | None) -> None:
         self._client: Any = client
         self._owned, self._wanted = owned, n_workers
-        self._key = f"ensemblerl-{secrets.token_hex(6)}"
-        self._collector = Collector()
-        self._gathering: Gathering | None = None
         self._threads, self._counted, self._cores = 0, -FRESH, 1
+        self._renew()
+
+    def _renew(self) -> None:
+        """Know nothing of what was submitted before."""
+        self._key = f"ensemblerl-{secrets.token_hex(6)}"
+        self._collector = Collector(self._look)
+        self._gathering: Gathering | None = None
         self._sent = 0
         self._lock = threading.Lock()
         self._buffer: list[Waiting] = []
@@ -88,9 +96,10 @@ class DaskExecutor:
     @property
     def n_workers(self) -> int:
         """Bundles that run at once: the threads of all workers, as of the last second."""
-        if self._wanted is None and time.monotonic() - self._counted > FRESH:
-            threads = sum(self._connected().nthreads().values())
-            self._threads = threads // self._cores
+        fresh = time.monotonic() - self._counted <= FRESH
+        if self._wanted is None and not fresh and self._connected().status == "running":
+            with suppress(OSError):  # the scheduler may have just gone: then as many as before
+                self._threads = sum(self._connected().nthreads().values()) // self._cores
             self._counted = time.monotonic()
         return self._wanted or max(1, self._threads)
 
@@ -99,7 +108,7 @@ class DaskExecutor:
         self._wanted = n_workers
 
     def start(self, job: Job) -> None:
-        """Bring the job to the workers.
+        """Bring the job to the workers; once more after a `close`, if the client is still open.
 
         Raises
         ------
@@ -111,6 +120,7 @@ class DaskExecutor:
         parcel = packed(job)
         self._cores = max(1, job.simulation.cores)
         client = self._connected()
+        self._renew()
         try:
             client.register_plugin(CarryJob(self._key, parcel, os.getpid()), name=self._key)
         except Exception as error:
@@ -123,11 +133,11 @@ class DaskExecutor:
         Raises
         ------
         RuntimeError
-            when the client is closed
+            when the client is closed, by somebody or for want of a scheduler
         """
         client, ours = self._connected(), Future[Answer]()
-        if client.status not in ("running", "connecting"):
-            raise RuntimeError(f"the Dask client takes no work: it is {client.status}")
+        if client.status not in ALIVE:
+            raise RuntimeError(GONE.format(status=client.status))
         ours.set_running_or_notify_cancel()
         self._collector.add(ours)
         with self._lock:
@@ -138,12 +148,23 @@ class DaskExecutor:
         return ours
 
     def wait(self, timeout: float | None = None) -> list[Future[Answer]]:
-        """Block until a bundle is done; nothing at once when there is none to wait for."""
+        """Block until a bundle is done; nothing at once when there is none to wait for.
+
+        With a closed client all that are left are lost.
+        """
         self._flush()
+        self._look()
         done = self._collector.wait(timeout)
         for future in done:
             self._flying.pop(future, None)
         return done
+
+    def _look(self) -> None:
+        """Give up what is left when the client was closed: its event loop may not run any more,
+        and then nobody else will.
+        """
+        if self._gathering is not None and self._connected().status == "closed":
+            self._gathering.close(GONE.format(status="closed"))
 
     def wake(self) -> None:
         """Make a running `wait` return now; safe in a signal handler."""
@@ -177,13 +198,15 @@ class DaskExecutor:
         with self._lock:
             buffered, self._buffer = self._buffer, []
         for waiting in buffered:
-            waiting.ours.set_exception(Lost("the executor was closed"))
+            waiting.ours.set_exception(Lost("the executor was closed", begun=False))
         left = [theirs for ours, (_, theirs) in self._flying.items() if not ours.done()]
         if self._gathering is not None:
             self._gathering.close("the executor was closed")
-        with suppress(Exception):  # the scheduler may be gone
-            client.cancel(left, reason="closed")
-            client.unregister_worker_plugin(self._key)
+            self._gathering = None
+        if client.status == "running":
+            with suppress(Exception):  # the scheduler may be gone
+                client.cancel(left, reason="closed")
+                client.unregister_worker_plugin(self._key)
         self._flying.clear()
         if self._owned:
             _quietly_closed(client)
@@ -211,7 +234,7 @@ class DaskExecutor:
                     self._send(waiting)
             except Exception as error:
                 for w in waiting:
-                    w.ours.set_exception(Lost(f"it could not be sent: {error}"))
+                    w.ours.set_exception(Lost(f"it could not be sent: {error}", begun=False))
 
     def _send(self, waiting: list[Waiting]) -> None:
         gathering = self._gathering

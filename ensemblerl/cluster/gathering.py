@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any
 
 from distributed import KilledWorker, as_completed
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from ensemblerl.executors.base import Lost
@@ -19,7 +20,14 @@ LINGER, STEPS = 0.005, 4
 """Seconds to wait for company, and how often, while every worker has work waiting. A gather is
 three messages through the driver's event loop whatever it carries, and so is what follows: a
 line in the ledger, a question to the sampler, a graph."""
-LOSSES = (NoWorkerError, NoValidWorkerError, asyncio.CancelledError)
+LOSSES = (
+    NoWorkerError,
+    NoValidWorkerError,
+    CommClosedError,
+    CancelledError,
+    asyncio.CancelledError,
+)
+"""What says nothing about the bundle: no workers, no scheduler, or somebody cancelled it."""
 
 
 class Gathering:
@@ -51,7 +59,7 @@ class Gathering:
             self._client.loop.add_callback(self._cancel)
         self._done.clear()
         for key in list(self._ours):
-            self.finish(key, Lost(cause))
+            self.finish(key, Lost(cause, begun=False))
 
     def _begin(self) -> None:
         self._keep(self._collect())
@@ -90,7 +98,9 @@ class Gathering:
             if finished:
                 answers = await self._client.gather(finished, errors="skip", asynchronous=True)
         except Exception as error:  # the connection to the scheduler broke
-            answers = dict.fromkeys(finished, Lost(f"{type(error).__name__}: {error}"))
+            begun = None if self._client.status == "running" else False
+            lost = Lost(f"{type(error).__name__}: {error}", begun=begun)
+            answers = dict.fromkeys(finished, lost)
         for future in batch:
             answer = answers.get(future.key)
             self.finish(future.key, await self._why(future) if answer is None else answer)
@@ -102,12 +112,12 @@ class Gathering:
         except KilledWorker as error:
             return Lost(f"its worker died ({error.last_worker.address})")
         except LOSSES as error:
-            return Lost(str(error) or type(error).__name__)
+            return Lost(str(error) or type(error).__name__, begun=False)
         except Exception as error:
             wrapped = RuntimeError(f"a Dask worker could not run a bundle: {error}")
             wrapped.__cause__ = error
             return wrapped
-        return Lost("cancelled")
+        return Lost("cancelled", begun=False)
 
     def finish(self, key: str, answer: bytes | Answer | Exception) -> None:
         """Complete our future beside this Dask key, unless it is already."""

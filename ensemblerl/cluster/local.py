@@ -108,6 +108,8 @@ def local_cluster(n_workers: int | None = None) -> SpecCluster:
 class LocalDask(DaskExecutor):
     """Runs bundles on a `local_cluster` of its own, which lives from ``start`` to ``close``.
 
+    After a `close` it can be started again, with a new cluster.
+
     Parameters
     ----------
     n_workers : processes; when None, as many as the machine has room for members of
@@ -129,6 +131,7 @@ class LocalDask(DaskExecutor):
         """End the cluster; never raises."""
         cluster = None if self._client is None else self._client.cluster
         super().close()
+        self._client = None
         if cluster is not None:
             with suppress(Exception):
                 cluster.close()

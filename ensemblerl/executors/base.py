@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import queue
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from ensemblerl.records import Answer, Members
 
+LOOK = 1.0
+"""Seconds between looks while a wait lasts."""
+
 
 class Lost(RuntimeError):
-    """The infrastructure lost this bundle; no fault of its members is known."""
+    """The infrastructure lost this bundle; no fault of its members is known.
+
+    Parameters
+    ----------
+    cause : what is known of it
+    begun : False where no member can have caused it: the bundle never began, or what was lost is
+        the scheduler, the connection or the like; None where that is unknown
+    """
+
+    def __init__(self, cause: str = "", *, begun: bool | None = None) -> None:
+        super().__init__(cause)
+        self.begun = begun
 
 
 class Collector:
     """Hands out done futures, each once, those of one call in order of submission.
 
     Futures may be completed by any thread; `wake` may be called in a signal handler.
+
+    Parameters
+    ----------
+    look : called once a second while a `wait` lasts; may complete futures
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[], None] | None = None) -> None:
+        self._look = look
         self._done: queue.SimpleQueue[Future[Answer] | None] = queue.SimpleQueue()
         self._order: dict[Future[Answer], int] = {}
         self._count = 0
@@ -44,7 +65,7 @@ class Collector:
             return []
         found: list[Future[Answer]] = []
         try:
-            self._take(found, self._done.get(timeout=timeout))
+            self._take(found, self._next(timeout))
             while True:
                 self._take(found, self._done.get_nowait())
         except queue.Empty:
@@ -53,6 +74,15 @@ class Collector:
         for future in found:
             del self._order[future]
         return found
+
+    def _next(self, timeout: float | None) -> Future[Answer] | None:
+        left = math.inf if timeout is None else timeout
+        while self._look is not None and left > LOOK:
+            with suppress(queue.Empty):
+                return self._done.get(timeout=LOOK)
+            self._look()
+            left -= LOOK
+        return self._done.get(timeout=None if left == math.inf else left)
 
     @staticmethod
     def _take(found: list[Future[Answer]], future: Future[Answer] | None) -> None:

@@ -51,9 +51,14 @@ class Futures:
         self._executor = executor
         self._job: Job | None = None
         self._parcel: Parcel | None = None
+        self._renew()
+
+    def _renew(self) -> None:
+        """Know nothing of what was submitted before."""
         self._collector = Collector()
         self._stopped: set[tuple[int, int]] = set()
         self._flying: dict[Future[Answer], tuple[Future[Answer], Members]] = {}
+        self._unbegun: set[Future[Answer]] = set()
 
     def start(self, job: Job) -> None:
         """Get ready to run members of this job.
@@ -64,6 +69,7 @@ class Futures:
             when simulation or goal cannot be pickled and have to be
         """
         self._job, self._parcel = job, None if self.in_process else packed(job)
+        self._renew()
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Hand a bundle to the executor.
@@ -90,6 +96,8 @@ class Futures:
 
     def _pass_on(self, inner: Future[Answer], outer: Future[Answer], bundle: Members) -> None:
         self._flying.pop(outer, None)
+        if not inner.cancelled() and isinstance(inner.exception(), BrokenExecutor):
+            self._broken()
         if not outer.set_running_or_notify_cancel():
             return
         try:
@@ -97,14 +105,24 @@ class Futures:
         except CancelledError:
             self._cancelled(outer, bundle)
         except BrokenExecutor as error:
-            outer.set_exception(Lost(f"{BROKEN} ({error})"))
+            begun = False if outer in self._unbegun else None
+            outer.set_exception(Lost(f"{BROKEN} ({error})", begun=begun))
         except BaseException as error:
             outer.set_exception(error)
+
+    def _broken(self) -> None:
+        """Note which bundles wait while others fail for the broken pool: it starts none of them.
+
+        Of those that run by its account some may wait in a pipe to its processes.
+        """
+        for outer, (inner, _) in list(self._flying.items()):
+            if not inner.running() and not inner.done():
+                self._unbegun.add(outer)
 
     def _cancelled(self, outer: Future[Answer], bundle: Members) -> None:
         pairs = list(zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True))
         if not self._stopped.issuperset(pairs):
-            outer.set_exception(Lost("cancelled before it began"))
+            outer.set_exception(Lost("cancelled before it began", begun=False))
             return
         fate, cause = str(Fate.stopped), "stopped before it began"
         outer.set_result(Answer([Outcome(*pair, fate, cause) for pair in pairs], {}))

@@ -27,7 +27,7 @@ class Serial:
 
     def start(self, job: Job) -> None:
         """Get ready to run members of this job."""
-        self._job = job
+        self._job, self._stopped = job, set()
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Put a bundle into the queue; `wait` runs it."""

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from typing import NamedTuple
 
+from ensemblerl.executors.guard import leave_with
 from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Members
 from ensemblerl.worker import run_bundle
@@ -58,5 +59,7 @@ def unpacked(parcel: Parcel) -> Job:
 
 
 def run_parcel(parcel: Parcel, bundle: Members) -> Answer:
-    """`run_bundle` in another process."""
-    return run_bundle(unpacked(parcel), bundle)
+    """`run_bundle` in another process, which ends with its driver."""
+    job = unpacked(parcel)
+    leave_with(job.driver)
+    return run_bundle(job, bundle)

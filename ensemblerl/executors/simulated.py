@@ -99,13 +99,15 @@ class Simulated:
         self._free = [(start, place) for place in range(n_workers)]
         self._flying: dict[int, Flight] = {}
         self._ends: list[tuple[float, int]] = []
+        self._begins: list[tuple[float, int]] = []
+        self._running: list[int] = []
         self._stopped: set[tuple[int, int]] = set()
         self._woken = False
         self._job: Job | None = None
 
     def start(self, job: Job) -> None:
         """Get ready to run members of this job."""
-        self._job = job
+        self._job, self._stopped = job, set()
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Put a bundle on the virtual worker that is free first."""
@@ -117,6 +119,8 @@ class Simulated:
         future: Future[Answer] = Future()
         self._flying[self._count] = Flight(future, bundle, draws, place, begin, end)
         heapq.heappush(self._ends, (end, self._count))
+        if self._shuffled:
+            heapq.heappush(self._begins, (begin, self._count))
         self._count += 1
         return future
 
@@ -140,12 +144,14 @@ class Simulated:
         return done
 
     def _random(self) -> int:
-        """One of those that run when the first of them ends."""
-        first = min(self._ends)[0]
-        running = [i for i, flight in self._flying.items() if flight.begin <= first]
-        chosen = running[int(self._rng.integers(len(running)))]
-        self._ends = [entry for entry in self._ends if entry[1] != chosen]
-        return chosen
+        """One of those that run when the first of them ends: a moment that never goes back."""
+        while self._ends[0][1] not in self._flying:
+            heapq.heappop(self._ends)
+        while self._begins and self._begins[0][0] <= self._ends[0][0]:
+            self._running.append(heapq.heappop(self._begins)[1])
+        chosen = int(self._rng.integers(len(self._running)))
+        self._running[chosen], self._running[-1] = self._running[-1], self._running[chosen]
+        return self._running.pop()
 
     def _land(self, flight: Flight) -> Future[Answer]:
         self._clock = max(self._clock, flight.end)
@@ -211,8 +217,8 @@ class Simulated:
         """Forget what is in flight."""
         for flight in self._flying.values():
             flight.future.cancel()
-        self._flying.clear()
-        self._ends.clear()
+        for left in (self._flying, self._ends, self._begins, self._running):
+            left.clear()
 
     def describe(self) -> dict[str, Any]:
         """What it is and its arguments: JSON."""

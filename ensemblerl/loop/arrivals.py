@@ -12,6 +12,10 @@ from ensemblerl.loop.settling import Judge, Verdict
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Answer, Fate, Members, Outcome
 
+LEFT = "the driver ended"
+TOGETHER = "the driver ended, and the member ran in its process"
+"""Causes of attempts that a driver left behind."""
+
 
 class Arrivals:
     """Turns futures into outcomes and settles them.
@@ -33,7 +37,8 @@ class Arrivals:
         try:
             answer = future.result()
         except (Lost, CancelledError) as loss:
-            return self._rescued(bundle, str(loss) or type(loss).__name__)
+            begun = getattr(loss, "begun", None) is not False
+            return self._rescued(bundle, str(loss) or type(loss).__name__, begun)
         return self.read(answer)
 
     def read(self, answer: Answer) -> list[Outcome]:
@@ -41,12 +46,12 @@ class Arrivals:
         self._judge.learn(answer.schemas)
         return answer.outcomes
 
-    def _rescued(self, bundle: Members, cause: str) -> list[Outcome]:
+    def _rescued(self, bundle: Members, cause: str, begun: bool) -> list[Outcome]:
         """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
-        can have ended the worker, those after it never began.
+        can have ended the worker (if the bundle had begun), those after it never began.
         """
         self._poll()
-        outcomes, fate = [], Fate.lost
+        outcomes, fate = [], Fate.lost if begun else Fate.stopped
         for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
             if i in self._found:
                 outcomes.append(self._found[i])
@@ -60,18 +65,31 @@ class Arrivals:
         self._poll()
         return list(self._found.values())
 
-    def abandoned(self, fate: Fate) -> tuple[list[Outcome], list[int]]:
-        """Outcomes of the attempts that the last driver left behind, all of this fate; and the
-        members whose last attempt had ended, which were about to be run again.
+    def abandoned(self, in_process: bool) -> tuple[list[Outcome], list[int]]:
+        """Outcomes of the attempts that the last driver left behind, and the members whose last
+        attempt had ended, which were about to be run again.
+
+        The driver's end is charged to a member only where it ran in the driver's own process and
+        was the only one: any of several may be innocent.
         """
         left, waiting = [], []
         for i in np.flatnonzero(~self._ledger.settled).tolist():
             attempt = int(self._ledger["attempt"][i])
-            if any(o.attempt == attempt for o in self._ledger.attempts.get(i, ())):
+            if self._ledger.ended(i, attempt):
                 waiting.append(i)
             else:
-                left.append(Outcome(i, attempt, str(fate), "the driver ended"))
-        return left, waiting
+                left.append((i, attempt))
+        fate = Fate.lost if in_process and len(left) == 1 else Fate.stopped
+        cause = TOGETHER if in_process else LEFT
+        return [Outcome(*attempt, str(fate), cause) for attempt in left], waiting
+
+    def suspect(self, number: int) -> bool:
+        """Whether this member may be one that ends the process it runs in: it was lost before, or
+        two drivers ended while it was on its way in their own process.
+        """
+        before = self._ledger.attempts.get(number, ())
+        ends = sum(o.cause == TOGETHER for o in before)
+        return ends > 1 or any(o.fate == Fate.lost for o in before)
 
     def settle(self, outcomes: list[Outcome], time: float) -> Verdict:
         """Decide on outcomes, keep what was decided."""
@@ -91,5 +109,14 @@ class Arrivals:
         for outcome, layout in self._store.found():
             if outcome.schema:
                 self._judge.learn({outcome.schema: layout})
-            if self._ledger.pending(outcome.number):
-                self._found.setdefault(outcome.number, outcome)
+            if self._ledger.pending(outcome.number) and self._counts(outcome):
+                self._found[outcome.number] = outcome
+
+    def _counts(self, outcome: Outcome) -> bool:
+        """Whether a record says something new: a failure that was decided on before does not, and
+        no failure does beside a result.
+        """
+        before = self._found.get(outcome.number)
+        if outcome.fate == Fate.ok:
+            return before is None or before.fate != Fate.ok
+        return before is None and not self._ledger.ended(outcome.number, outcome.attempt)

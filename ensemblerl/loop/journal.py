@@ -6,6 +6,7 @@ resume is what it knew before: the events of the ledger, in their order.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,12 +36,14 @@ class Journal:
     ----------
     ledger : the campaign as columns
     timings : seconds of the driver by part
+    lock : held while the ledger changes; other threads hold it to read
     """
 
     def __init__(self, space: Space, goal: Goal, sampler: Sampler, store: Store) -> None:
         self.space, self.sampler, self.store = space, sampler, store
         self.ledger = Ledger(space.ndim, goal.k)
         self.timings = Timings()
+        self.lock = threading.RLock()
         self._known = 0
 
     def replay(self) -> None:
@@ -69,7 +72,7 @@ class Journal:
         return self.ledger.members(number, self.space.to_points)
 
     def _take(self, event: Event) -> None:
-        with self.timings("ledger"):
+        with self.timings("ledger"), self.lock:
             self.ledger.apply(event)
         if self.ledger.n_events <= self._known:
             return

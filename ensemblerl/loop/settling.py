@@ -115,7 +115,8 @@ class Judge:
             return outcome._replace(
                 fate=str(Fate.failed),
                 cause=f"launched {LAUNCHES} times without an end: it seems to end the process it "
-                f"runs in; Function(..., isolate=True) gives it its own ({outcome.cause})",
+                "runs in (Function(..., isolate=True) gives it its own), or to outlast its driver "
+                f"({outcome.cause})",
             )
         if outcome.fate != Fate.ok:
             return outcome

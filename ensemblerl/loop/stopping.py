@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemblerl.expressions import Expression
 from ensemblerl.ledger import FATE_CODE, Ledger
-from ensemblerl.records import Fate
+from ensemblerl.records import Fate, Outcome
 
 StopRule = str | Callable[[Ledger], bool]
 
@@ -124,6 +124,32 @@ class FailureLimit:
             return f"{self._streak} members failed one after the other" if many else ""
         many = self._settled >= self.LEAST and self._failed > self._limit * self._settled
         return f"{self._failed} of {self._settled} members failed" if many else ""
+
+
+class LossLimit:
+    """Ends a campaign that goes nowhere: losses are charged to nobody, so nothing else would."""
+
+    MOST = 10
+    """Attempts in a row that may be lost, for each member that may be pending."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+
+    def count(self, outcomes: Sequence[Outcome], settled: int, n_pending: int) -> None:
+        """Take in outcomes, of which so many were settled.
+
+        Raises
+        ------
+        RuntimeError
+            after many attempts in a row that the infrastructure lost
+        """
+        lost = [o for o in outcomes if o.fate in (Fate.lost, Fate.stopped)]
+        self._lost = 0 if settled else self._lost + len(lost)
+        if lost and self._lost > self.MOST * max(self.MOST, n_pending):
+            raise RuntimeError(
+                f"the executor lost the last {self._lost} attempts, one after the other; the "
+                f"store keeps what is done. The last cause: {lost[-1].cause}"
+            )
 
 
 def last_causes(ledger: Ledger, n: int = 3) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensemblerl.protocols import Metrics, State
 from ensemblerl.records import AnyArray, Cube, FloatArray, IntArray, Members, Proposals, Results
+from ensemblerl.samplers.position import Position
 
 LIMIT = 100_000
 """Candidates in a row that may be infeasible."""
@@ -38,13 +39,12 @@ class FixedDesign:
 
     def __init__(self, cube: Cube, *, name: str) -> None:
         self.cube, self.name = cube, name
-        self._key, self._number = -1, -1
-        self._places: dict[int, int] = {}
+        self._at = Position("design")
 
     @property
     def place(self) -> int:
         """Index of the candidate that comes next."""
-        return self._places.get(self._key, 0)
+        return self._at.place
 
     def candidates(self, key: int, first: int, n: int) -> FloatArray:
         """(n, ndim) candidates number first, first + 1, ... of the sequence with this key."""
@@ -52,8 +52,7 @@ class FixedDesign:
 
     def prime(self, rng: np.random.Generator) -> None:
         """Draw the key now, if there is none yet."""
-        if self._key < 0:
-            self._key = int(rng.integers(2**63 - 1))
+        self._at.prime(rng)
 
     def ask(
         self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None = None
@@ -69,19 +68,17 @@ class FixedDesign:
         unit, index = self._feasible(n)
         notes: dict[str, AnyArray] = {
             "log_prob": np.full(len(unit), self.log_prob),
-            "design_key": np.full(len(unit), self._key, dtype=np.int64),
-            "design_index": index,
+            **self._at.notes(index),
         }
         if self.cube.feasible is not None:
             notes["rejected"] = np.diff(index, prepend=self.place - 1) - 1
-        if len(index):
-            self._places[self._key] = int(index[-1]) + 1
+        self._at.move(index)
         return Proposals(unit, notes)
 
     def _feasible(self, n: int) -> tuple[FloatArray, IntArray]:
         """(m, ndim) points and (m,) indices of the next m <= n feasible candidates."""
         if self.cube.feasible is None:
-            unit = self.cube.canonical(self.candidates(self._key, self.place, n))
+            unit = self.cube.canonical(self.candidates(self._at.key, self.place, n))
             return unit, np.arange(self.place, self.place + len(unit))
         found = list(self._accepted(n))
         unit = np.concatenate([np.empty((0, self.cube.ndim)), *(unit for unit, _ in found)])
@@ -93,7 +90,7 @@ class FixedDesign:
         assert self.cube.feasible is not None
         first, size, found, barren = self.place, 2 * n + 8, 0, 0
         while found < n:
-            unit = self.cube.canonical(self.candidates(self._key, first, size))
+            unit = self.cube.canonical(self.candidates(self._at.key, first, size))
             if not len(unit):
                 return
             rows = np.flatnonzero(self.cube.feasible(unit))
@@ -113,22 +110,10 @@ class FixedDesign:
 
     def tell(self, members: Members, results: Results) -> Metrics:
         """Go on behind the last of its own points among these."""
-        proposer, key = members.notes.get("proposer"), members.notes.get("design_key")
-        if proposer is None or key is None:
-            return {}
-        rows = np.flatnonzero((proposer == self.name) & (key >= 0))
-        if len(rows):
-            last = rows[members.number[rows].argmax()]
-            self._seen(int(members.number[last]), int(key[last]))
-            after = members.notes["design_index"][rows] + 1
-            for own, place in zip(key[rows].tolist(), after.tolist(), strict=True):
-                self._places[own] = max(self._places.get(own, 0), place)
+        proposer = members.notes.get("proposer")
+        if proposer is not None:
+            self._at.told(members, proposer == self.name)
         return {}
-
-    def _seen(self, number: int, key: int) -> None:
-        """The member of the highest number says which sequence this is."""
-        if number > self._number:
-            self._number, self._key = number, key
 
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log of the marginal density with respect to the cube: 0."""
@@ -136,15 +121,11 @@ class FixedDesign:
 
     def state_dict(self) -> State:
         """Key, and places in the sequences seen."""
-        keys = np.array(sorted(self._places), dtype=np.int64)
-        places = np.array([self._places[int(key)] for key in keys], dtype=np.int64)
-        return {"key": self._key, "number": self._number, "keys": keys, "places": places}
+        return self._at.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take them up."""
-        self._key, self._number = int(state["key"]), int(state["number"])
-        pairs = zip(state["keys"], state["places"], strict=True)
-        self._places = {int(key): int(place) for key, place in pairs}
+        self._at.load_state_dict(state)
 
     def describe(self) -> dict[str, Any]:
         """Class and name."""

@@ -13,6 +13,7 @@ from ensemblerl.samplers.parts import (
     cube_of,
     load_state_of,
     merge_notes,
+    prime_all,
     spent,
     state_of,
     tell_all,
@@ -65,7 +66,7 @@ class Chain:
         asked: list[Proposals] = []
         for part in self.parts:
             left = n - sum(map(len, asked))
-            if left:
+            if left or not asked:
                 asked.append(part.ask(left, rng, context).noted(part.name))
         ends = np.cumsum([0, *map(len, asked)])
         spans = zip(ends[:-1], ends[1:], asked, strict=True)
@@ -80,9 +81,7 @@ class Chain:
             self._key = int(rng.integers(2**63 - 1))
         if not self._primed:
             self._primed = True
-            for i, part in enumerate(self.parts):
-                if hasattr(part, "prime"):
-                    part.prime(np.random.default_rng([self._key, i]))
+            prime_all(self.parts, self._key)
 
     @property
     def spent(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensemblerl.records import Cube, FloatArray
 from ensemblerl.samplers.base import FixedDesign
+from ensemblerl.samplers.position import Position
 from ensemblerl.samplers.tables import columns_of
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class Listed(FixedDesign):
     def __init__(self, cube: Cube, unit: Any, *, name: str = "listed") -> None:
         super().__init__(cube, name=name)
         self.unit = _checked(cube, unit)
-        # The key tells this list from another one under the same name.
-        self._key = zlib.crc32(self.unit.tobytes())
+        # The key tells this list from another one under the same name, which was another list.
+        self._checksum = zlib.crc32(self.unit.tobytes())
+        self._at = Position("design", self._checksum)
 
     @classmethod
     def of(cls, space: Space, rows: Any, *, name: str = "listed") -> Self:
@@ -75,12 +77,9 @@ class Listed(FixedDesign):
         """True when no point is left."""
         return self.place >= len(self.unit)
 
-    def _seen(self, number: int, key: int) -> None:
-        """Another list under this name was another list."""
-
     def describe(self) -> dict[str, Any]:
         """Class, name, number of points and their checksum."""
-        return {**super().describe(), "points": len(self.unit), "checksum": self._key}
+        return {**super().describe(), "points": len(self.unit), "checksum": self._checksum}
 
     def __repr__(self) -> str:
         points = f"{len(self.unit)} point{'s' * (len(self.unit) != 1)}"

@@ -91,6 +91,13 @@ def spent(part: Sampler) -> bool:
     return bool(getattr(part, "spent", False))
 
 
+def prime_all(parts: Iterable[Sampler], key: int) -> None:
+    """Fixed designs that have no key yet get theirs from this one, whenever their turn comes."""
+    for i, part in enumerate(parts):
+        if hasattr(part, "prime"):
+            part.prime(np.random.default_rng([key, i]))
+
+
 def tell_all(parts: Iterable[Sampler], members: Members, results: Results) -> Metrics:
     """Every part is told everything; their metrics under their names."""
     told = [(part.name, part.tell(members, results)) for part in parts]

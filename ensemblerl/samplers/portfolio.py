@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from ensemblerl.protocols import Metrics, Sampler, State
-from ensemblerl.records import BoolArray, FloatArray, IntArray, Members, Proposals, Results
+from ensemblerl.records import FloatArray, Members, Proposals, Results
+from ensemblerl.samplers.dealing import Deal, preferences
 from ensemblerl.samplers.parts import (
     cube_of,
     load_state_of,
     merge_notes,
+    prime_all,
     spent,
     state_of,
     tell_all,
     unique_parts,
 )
+from ensemblerl.samplers.position import Position
 
 
 class Portfolio:
@@ -27,8 +30,13 @@ class Portfolio:
     (the balance heuristic, Veach and Guibas 1995, doi:10.1145/218380.218498), so that a weight
     is bounded by 1 / share of the prior once a part draws from the prior. Points from parts
     without a density have none and do not enter the mixture. A part that has no more points
-    leaves its share to the others. Under a known constraint each part rejects for itself and its
-    density stays untruncated: the mixture is exact up to the parts' own feasible masses.
+    leaves its share to the others. Who proposes point i is a function of i and of a key, drawn at
+    the first ask and noted as ``<name>_key``, with i as ``<name>_index``; fixed designs among the
+    parts get their keys from it. So a portfolio of fixed designs is one itself: its points do
+    not depend on how many are asked for at a time.
+
+    Under a known constraint each part rejects for itself and its density stays untruncated: the
+    mixture is exact up to the parts' own feasible masses.
 
     Parameters
     ----------
@@ -69,6 +77,7 @@ class Portfolio:
             raise TypeError("parts: wanted one sampler at least with a cube, got none")
         self.cube = cube
         self.shares = floored(shares, len(self.parts), floor)
+        self._at = Position(name)
         self.has_density = any(part.has_density for part in self.parts)
         self.order_free = all(part.order_free for part in self.parts)
         for part in self.parts:
@@ -79,56 +88,51 @@ class Portfolio:
         self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None = None
     ) -> Proposals:
         """At most n points, in the order in which their parts were drawn."""
-        masses = self._masses()
-        asked, unshort = self._asked(n, rng, context)
-        unit = np.empty((n, self.cube.ndim))
+        self.prime(rng)
+        masses, place = self._masses(), self._at.place
+        deal = Deal(self.parts, preferences(self._at.key, place, n, self.shares))
+        asked = deal.run(rng, context)
+        m = sum(len(proposals) for _, proposals in asked)
+        unit = np.empty((m, self.cube.ndim))
         for rows, proposals in asked:
             unit[rows] = proposals.unit
-        notes = merge_notes([(rows, proposals.notes) for rows, proposals in asked], n)
+        notes = merge_notes([(rows, proposals.notes) for rows, proposals in asked], m)
         if notes:
             # A part with a density that ran out half-way: no one mixture drew these points.
-            steady = _proportional(masses, self._masses() * unshort)
-            notes["log_prob"] = self._mixed(unit, notes["log_prob"], masses * steady)
-        keep = np.sort(np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in asked)]))
-        return Proposals(unit[keep], {name: note[keep] for name, note in notes.items()})
+            steady = _proportional(masses, self._masses() * ~deal.dry)
+            notes["log_prob"] = self._mixed(unit, notes["log_prob"], masses, steady)
+        index = np.arange(place, place + m)
+        self._at.move(index)
+        return Proposals(unit, {**notes, **self._at.notes(index)})
 
-    def _asked(
-        self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None
-    ) -> tuple[list[tuple[IntArray, Proposals]], BoolArray]:
-        """Rows and what a part proposed for them; what one leaves open the others fill.
+    def prime(self, rng: np.random.Generator) -> None:
+        """Draw the key now, if there is none yet, and hand keys down."""
+        self._at.prime(rng)
+        prime_all(self.parts, self._at.key)
 
-        Second, (len(parts),) which parts still fill all that they are asked for.
+    def _mixed(
+        self, unit: FloatArray, log_prob: FloatArray, masses: FloatArray, steady: bool
+    ) -> FloatArray:
+        """(n,) density of the mixture where the part that drew a point has one, else NaN.
+
+        When the mixture did not hold steady, also NaN where its parts differ.
         """
-        asked: list[tuple[IntArray, Proposals]] = []
-        shares, left = self.live_shares.copy(), np.arange(n)
-        while len(left) and shares.any():
-            drawn = rng.choice(len(self.parts), size=len(left), p=shares / shares.sum())
-            unfilled = [np.empty(0, dtype=np.int64)]
-            for i in np.unique(drawn).tolist():
-                part, rows = self.parts[i], left[drawn == i]
-                proposals = part.ask(len(rows), rng, context).noted(part.name)
-                asked.append((rows[: len(proposals)], proposals))
-                unfilled.append(rows[len(proposals) :])
-                shares[i] *= len(proposals) == len(rows)
-            left = np.sort(np.concatenate(unfilled))
-        return asked, shares > 0
-
-    def _mixed(self, unit: FloatArray, log_prob: FloatArray, masses: FloatArray) -> FloatArray:
-        """(n,) density of the mixture where the part that drew a point has one, else NaN."""
         drawn, out = np.isfinite(log_prob), np.full(len(unit), np.nan)
         if drawn.any() and masses.any():
-            out[drawn] = self._log_mixture(unit[drawn], masses)
+            logs = self._logs(unit[drawn], masses)
+            alike = np.all(logs == logs[:1], axis=0)
+            out[drawn] = np.where(steady | alike, log_mean(logs, masses[masses > 0]), np.nan)
         return out
 
-    def _log_mixture(self, unit: FloatArray, masses: FloatArray) -> FloatArray:
-        """(n, ndim) -> (n,) log of sum_i mass_i q_i / sum_i mass_i."""
-        dense = [(part, mass) for part, mass in zip(self.parts, masses, strict=True) if mass > 0]
-        logs = [part.log_density(unit) for part, _ in dense]  # type: ignore[attr-defined]
-        return log_mean(logs, [float(mass) for _, mass in dense])
+    def _logs(self, unit: FloatArray, masses: FloatArray) -> FloatArray:
+        """(m, n) log densities of the m parts that have a mass."""
+        dense = [part for part, mass in zip(self.parts, masses, strict=True) if mass > 0]
+        return np.array([part.log_density(unit) for part in dense])  # type: ignore[attr-defined]
 
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log density of what has one, as it is drawn from now."""
-        return self._log_mixture(unit, self._masses())
+        masses = self._masses()
+        return log_mean(self._logs(unit, masses), masses[masses > 0])
 
     @property
     def live_shares(self) -> FloatArray:
@@ -154,14 +158,16 @@ class Portfolio:
 
     def tell(self, members: Members, results: Results) -> Metrics:
         """Tell every part everything."""
+        self._at.told(members)
         return tell_all(self.parts, members, results)
 
     def state_dict(self) -> State:
-        """The states of the parts."""
-        return {"parts": state_of(self.parts)}
+        """Key and place, and the states of the parts."""
+        return {**self._at.state_dict(), "parts": state_of(self.parts)}
 
     def load_state_dict(self, state: State) -> None:
         """Take them up."""
+        self._at.load_state_dict(state)
         load_state_of(self.parts, state["parts"])
 
     def describe(self) -> dict[str, Any]:
@@ -175,8 +181,8 @@ class Portfolio:
         return f"{type(self).__name__}({list(self.parts)}, shares={shares}, name={self.name!r})"
 
 
-def log_mean(logs: Sequence[FloatArray], masses: Sequence[float]) -> FloatArray:
-    """(m,) of (n,), (m,) > 0 -> (n,) log of the mean of exp(logs), weighted by masses.
+def log_mean(logs: FloatArray, masses: FloatArray) -> FloatArray:
+    """(m, n), (m,) > 0 -> (n,) log of the mean of exp(logs), weighted by masses.
 
     Equal logs are their own mean exactly: both sums are taken term by term in one order.
     """

@@ -6,9 +6,7 @@ import numpy as np
 
 from ensemblerl.records import Cube, FloatArray
 from ensemblerl.samplers.base import FixedDesign
-
-WORDS = 4
-"""Words that Philox makes of one value of its counter."""
+from ensemblerl.samplers.position import words
 
 
 class Uniform(FixedDesign):
@@ -36,10 +34,8 @@ class Uniform(FixedDesign):
 
     def candidates(self, key: int, first: int, n: int) -> FloatArray:
         """(n, ndim) from words first * ndim, ... of the stream with this key."""
-        counter, skip = divmod(first * self.cube.ndim, WORDS)
-        bits = np.random.Philox(key=key, counter=counter)
-        raw = bits.random_raw(skip + n * self.cube.ndim)[skip:]
-        return open_interval(raw).reshape(n, self.cube.ndim)
+        ndim = self.cube.ndim
+        return open_interval(words(key, first * ndim, n * ndim)).reshape(n, ndim)
 
 
 def open_interval(raw: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> FloatArray:

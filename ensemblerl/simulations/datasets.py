@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from ensemblerl.names import uncoded
 from ensemblerl.records import AnyArray
-from ensemblerl.simulations.layouts import InvalidResult, check_name, coordinate, digest_of, plain
+from ensemblerl.simulations.layouts import (
+    InvalidResult,
+    check_name,
+    coordinate,
+    coordinate_array,
+    digest_of,
+    own_dims,
+    plain,
+)
 from ensemblerl.simulations.values import as_array, state_of
 
 Parts = tuple[dict[str, AnyArray], dict[str, Any], str]
@@ -22,18 +35,20 @@ def from_xarray(result: Any) -> tuple[dict[str, AnyArray], dict[str, Any], str, 
 def from_mixed(mapping: Mapping[str, Any]) -> Parts:
     """(arrays, layout, digest) of a mapping some values of which are xarray's."""
     try:
-        return _parts(xr.Dataset({name: _variable(name, v) for name, v in mapping.items()}))
+        return _parts(_mixed(mapping))
     except InvalidResult:
         raise
     except Exception as error:
         raise InvalidResult(f"variables {sorted(map(str, mapping))}: {error}") from error
 
 
-def _variable(name: str, value: Any) -> Any:
-    if isinstance(value, xr.DataArray | xr.Variable):
-        return value
-    array = as_array(name, value)
-    return tuple(f"{name}_{i}" for i in range(array.ndim)), array
+def _mixed(mapping: Mapping[str, Any]) -> xr.Dataset:
+    theirs = xr.DataArray | xr.Variable
+    variables: dict[str, Any] = {n: v for n, v in mapping.items() if isinstance(v, theirs)}
+    for name in (name for name in mapping if name not in variables):
+        array = as_array(name, mapping[name])
+        variables[name] = own_dims(name, array.ndim, mapping), array
+    return xr.Dataset(variables)
 
 
 def _dataset(result: Any) -> xr.Dataset:
@@ -53,20 +68,50 @@ def _parts(dataset: xr.Dataset) -> Parts:
         raise InvalidResult("the Dataset is empty: wanted at least one variable")
     for name in dataset.variables:
         check_name(name)
-    arrays, variables = {}, {}
-    for name in sorted(map(str, dataset.data_vars)):
-        variable = dataset[name].variable
-        array = arrays[name] = as_array(name, variable.values)
-        variables[name] = {
-            "dims": [str(dim) for dim in variable.dims],
-            "dtype": array.dtype.str,
-            "shape": list(array.shape),
-            "attrs": plain(variable.attrs),
-        }
+    names = sorted(map(str, dataset.data_vars))
+    arrays = {name: as_array(name, dataset[name].values) for name in names}
+    layout, digest = _layout(dataset, arrays)
+    attrs = {name: value for name, value in uncoded(dataset.attrs).items() if name != "state"}
+    return arrays, {**layout, "attrs": plain(attrs)}, digest
+
+
+def _layout(dataset: xr.Dataset, arrays: Mapping[str, AnyArray]) -> tuple[dict[str, Any], str]:
+    """Layout, without the attributes of the whole, and digest.
+
+    A million numbers of a coordinate take a second to become JSON, and are mostly those of the
+    last result: what was built is found again by a hash of the bytes.
+    """
+    variables = {name: _described(dataset[name].variable, a) for name, a in arrays.items()}
     coords = {
-        str(name): coordinate(str(name), c.dims, c.values, c.attrs)
+        str(name): (c.variable, coordinate_array(str(name), np.asarray(c.values)))
         for name, c in sorted(dataset.coords.items(), key=lambda item: str(item[0]))
     }
-    attrs = {key: value for key, value in dataset.attrs.items() if key != "state"}
-    layout = {"variables": variables, "coords": coords, "attrs": plain(attrs)}
-    return arrays, layout, digest_of(layout)
+    described = {name: _described(*coord) for name, coord in coords.items()}
+    key = hashlib.blake2b(json.dumps([variables, described]).encode(), digest_size=32)
+    for _, array in coords.values():
+        key.update(array.tobytes())
+    slot = _slot(key.digest())
+    if not slot:
+        filled = {name: coordinate(described[name], array) for name, (_, array) in coords.items()}
+        layout = {"variables": variables, "coords": filled, "attrs": {}}
+        slot.append((layout, digest_of(layout)))
+    return slot[0]
+
+
+def _described(variable: xr.Variable, array: AnyArray) -> dict[str, Any]:
+    """Dims, dtype, shape and attributes; xarray decoded the values, so none that it decodes by."""
+    attrs = uncoded(variable.attrs)
+    if array.dtype.kind in "Mm":  # their units stand in the dtype
+        attrs = {name: value for name, value in attrs.items() if name not in ("units", "bounds")}
+    return {
+        "dims": [str(dim) for dim in variable.dims],
+        "dtype": array.dtype.str,
+        "shape": list(array.shape),
+        "attrs": plain(attrs),
+    }
+
+
+@lru_cache(maxsize=16)
+def _slot(key: bytes) -> list[tuple[dict[str, Any], str]]:
+    """A place to keep what was built for this key: a cache that threads may share."""
+    return []

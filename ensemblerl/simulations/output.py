@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensemblerl.records import AnyArray
-from ensemblerl.simulations.layouts import InvalidResult, check_name, digest_of
+from ensemblerl.simulations.layouts import InvalidResult, check_name, digest_of, own_dims
 from ensemblerl.simulations.values import WANTED, as_array, short, state_of, xarray_classes
 
 Key = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -74,11 +74,12 @@ def _from_mapping(mapping: Mapping[str, Any]) -> Normal:
 @lru_cache(maxsize=256)
 def _plain(key: Key) -> tuple[dict[str, Any], str]:
     """Layout and digest of arrays without coordinates."""
-    for name, _, _ in key:
+    names = {name for name, _, _ in key}
+    for name in names:
         check_name(name)
     variables = {
         name: {
-            "dims": [f"{name}_{i}" for i in range(len(shape))],
+            "dims": own_dims(name, len(shape), names),
             "dtype": dtype,
             "shape": list(shape),
             "attrs": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,13 @@ def export_netcdf(
     dataset = source if isinstance(source, xr.Dataset) else open_store(source)
     engine = next(e for e, needs in _ENGINES.items() if all(map(find_spec, needs)))
     ready = dataset.drop_encoding().load()
+    taken = {*map(str, ready.variables), *map(str, ready.dims)}
     ready = ready.assign(
-        {name: v for key in ready.data_vars for name, v in _parts(str(key), ready[key].variable)}
+        {
+            name: v
+            for key in ready.data_vars
+            for name, v in _parts(str(key), ready[key].variable, taken)
+        }
     ).drop_vars([name for name, v in ready.data_vars.items() if v.dtype.kind == "c"])
     ready = ready.assign_coords({name: _portable(v.variable) for name, v in ready.coords.items()})
     ready.attrs = _attrs(ready.attrs)
@@ -78,10 +83,14 @@ def export_netcdf(
     return Path(target)
 
 
-def _parts(name: str, variable: xr.Variable) -> list[tuple[str, xr.Variable]]:
-    """Complex numbers as two variables: NetCDF knows none."""
+def _parts(
+    name: str, variable: xr.Variable, taken: Container[str]
+) -> list[tuple[str, xr.Variable]]:
+    """Complex numbers as two variables: NetCDF knows none. Names that are taken get more ``_``."""
     if variable.dtype.kind != "c":
         return [(name, _portable(variable))]
+    while f"{name}_real" in taken or f"{name}_imag" in taken:
+        name += "_"
     return [(f"{name}_real", _portable(variable.real)), (f"{name}_imag", _portable(variable.imag))]
 
 

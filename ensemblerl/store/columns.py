@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensemblerl.ledger import Ledger
+from ensemblerl.names import FILES, uncoded
 from ensemblerl.records import LINEAGE, AnyArray, FloatArray
 from ensemblerl.store.shards import DIM, TEXT, Spec
 
@@ -89,7 +90,7 @@ class Points:
 
 def _attrs(parameter: Any) -> dict[str, Any]:
     told = {name: getattr(parameter, name, None) for name in ("long_name", "units")}
-    return {name: value for name, value in told.items() if value}
+    return uncoded({name: value for name, value in told.items() if value})
 
 
 def columns(ledger: Ledger, rows: slice, points: Points, *, first: int = 0) -> dict[str, Series]:
@@ -117,6 +118,15 @@ def columns(ledger: Ledger, rows: slice, points: Points, *, first: int = 0) -> d
         if name not in _STANDING and name not in LINEAGE:
             out[f"note_{name}"] = _note(f"note_{name}", data)
     return out
+
+
+def note_dtypes(ledger: Ledger) -> dict[str, np.dtype[Any]]:
+    """Name in the dataset -> dtype of what samplers note: it widens when they note more."""
+    return {
+        _STANDING.get(name, f"note_{name}"): kept(data[:0]).dtype
+        for name, data in ledger.notes.items()
+        if name not in LINEAGE
+    }
 
 
 def _values(ledger: Ledger, rows: slice) -> dict[str, AnyArray]:
@@ -170,15 +180,26 @@ def text(values: Any) -> AnyArray:
 
 
 def field_names(variables: Iterable[str], parameters: Iterable[str] = ()) -> dict[str, str]:
-    """Name of each variable of the results in the dataset.
+    """Name of each variable of the results in the dataset, different ones for different ones.
+
+    Those that are taken (by small columns, parameters or files of the store) get as many
+    prefixes ``result_`` as it takes, whatever the order in which they come.
 
     Examples
     --------
     >>> field_names(["rmse", "reward", "x"], parameters=["x"])
     {'rmse': 'rmse', 'reward': 'result_reward', 'x': 'result_x'}
+    >>> field_names(["x", "result_x"], parameters=["x"])
+    {'x': 'result_result_x', 'result_x': 'result_x'}
     """
-    taken = {*_ABOUT, *parameters}
-    return {v: f"result_{v}" if v in taken or v.startswith("note_") else v for v in variables}
+    out = {name: name for name in variables}
+    taken = {*_ABOUT, *FILES, *(f"{name}.part" for name in FILES), *parameters}
+    used = taken | set(out)
+    for name in sorted(name for name in out if name in taken or name.startswith("note_")):
+        while out[name] in used:
+            out[name] = f"result_{out[name]}"
+        used.add(out[name])
+    return out
 
 
 class Field(NamedTuple):
@@ -191,9 +212,9 @@ class Field(NamedTuple):
 class Layout:
     """What the results' layout asks of the dataset.
 
-    Names that are taken (by parameters, small columns, or ``"member"``) get the prefix
-    ``result_``. Floats and complex numbers keep their dtype; other numbers become float64, since
-    the rows of members that are not ok hold NaN.
+    Names are those of `field_names`; dimensions and coordinates give way to variables. Floats and
+    complex numbers keep their dtype; other numbers become float64, since the rows of members that
+    are not ok hold NaN.
 
     Parameters
     ----------
@@ -208,25 +229,22 @@ class Layout:
     """
 
     def __init__(self, layout: Mapping[str, Any] | None, points: Points | None) -> None:
-        self._parameters = points.names if points else []
         given = layout or {"variables": {}, "coords": {}}
+        self._names = _names(given, points.names if points else [])
         self.fields = {
-            self._name(name): Field(name, self._spec(about, (DIM,), _promoted(about["dtype"])))
+            self._names[name]: Field(name, self._spec(about, (DIM,), _promoted(about["dtype"])))
             for name, about in given["variables"].items()
         }
         self.statics = {
-            self._name(name): self._static(about) for name, about in given["coords"].items()
+            self._names[name]: self._static(about) for name, about in given["coords"].items()
         }
         self.member_bytes = sum(
             field.spec.dtype.itemsize * int(np.prod(field.spec.shape, dtype=np.int64))
             for field in self.fields.values()
         )
 
-    def _name(self, name: str) -> str:
-        return field_names([name], self._parameters)[name]
-
     def _spec(self, about: Mapping[str, Any], dims: tuple[str, ...], dtype: Any) -> Spec:
-        own = tuple(self._name(dim) for dim in about["dims"])
+        own = tuple(self._names[dim] for dim in about["dims"])
         return Spec((*dims, *own), tuple(about["shape"]), dtype, dict(about.get("attrs", {})))
 
     def _static(self, about: Mapping[str, Any]) -> Series:
@@ -242,6 +260,14 @@ class Layout:
             variable = xr.conventions.encode_cf_variable(variable)
         attrs = {key: _plain(value) for key, value in variable.attrs.items()}
         return Series(Spec(spec.dims, spec.shape, variable.dtype, attrs), variable.values, True)
+
+
+def _names(layout: Mapping[str, Any], parameters: list[str]) -> dict[str, str]:
+    """Name in the dataset of every variable, coordinate and dimension of the results."""
+    out = field_names(layout["variables"], parameters)
+    every = [*layout["variables"].values(), *layout["coords"].values()]
+    others = {*layout["coords"], *(dim for about in every for dim in about["dims"])} - out.keys()
+    return out | field_names(sorted(others), [*parameters, *out.values()])
 
 
 def _promoted(dtype: str) -> np.dtype[Any]:

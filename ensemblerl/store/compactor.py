@@ -16,7 +16,7 @@ import numpy as np
 from ensemblerl.ledger import Ledger
 from ensemblerl.records import AnyArray, Fate
 from ensemblerl.store.attributes import attributes
-from ensemblerl.store.columns import Layout, Points, Series, columns
+from ensemblerl.store.columns import Layout, Points, Series, columns, note_dtypes
 from ensemblerl.store.errors import StoreError
 from ensemblerl.store.files import read_json
 from ensemblerl.store.index import Files, Place, SegmentIndex
@@ -54,6 +54,7 @@ class Compactor:
         self._layout = Layout(None, None)
         self._points: Points | None = None
         self._metas: dict[str, dict[str, Any]] = {}
+        self._dtypes: dict[str, np.dtype[Any]] | None = None
         self._due = 0
 
     def compact(self, ledger: Ledger, *, final: bool) -> None:
@@ -66,6 +67,12 @@ class Compactor:
         self._publish(ledger, fields, done, final)
         self._remove(ledger)
         self._due = ledger.n_settled + self._distance(ledger)
+
+    def unfinished(self, ledger: Ledger) -> bool:
+        """Whether a final compaction of this ledger is missing."""
+        written = self._manifest.rows, self._manifest.settled
+        there = (self._root / "zarr.json").is_file()
+        return not there or written != (ledger.n, ledger.n_settled)
 
     def _prepare(self, ledger: Ledger) -> None:
         """Know space, layout, and the rows to a shard; see what the segments hold."""
@@ -126,7 +133,7 @@ class Compactor:
 
     def _columns(self, ledger: Ledger, final: bool) -> int:
         """Write blocks of the small columns; how many leading ones are complete."""
-        assert self._points is not None
+        self._give_up(ledger)
         settled, done = _complete(ledger, ROWS), self._manifest.columns
         while done in settled:
             self._write_columns(ledger, done, complete=True)
@@ -136,6 +143,35 @@ class Compactor:
                 self._write_columns(ledger, block, complete=False)
         return done
 
+    def _give_up(self, ledger: Ledger) -> None:
+        """Where a note got a wider dtype, have readers take all from the ledger until the shards
+        of the small columns are written again.
+        """
+        was, now = self._noted(), note_dtypes(ledger)
+        if any(now.get(name, dtype) != dtype for name, dtype in was.items()):
+            (self._root / "zarr.json").unlink(missing_ok=True)  # it tells the old dtype
+            self._manifest = replace(
+                self._manifest,
+                columns=0,
+                ledger_offset=0,
+                preamble=(),
+                rows=None,
+                rewritten=self._manifest.rewritten + 1,
+            )
+            self._manifest.save(self._root)
+
+    def _noted(self) -> dict[str, np.dtype[Any]]:
+        """Name -> dtype of the notes in complete shards."""
+        if not self._manifest.columns:
+            return {}
+        if self._dtypes is None:
+            import zarr
+
+            names = self._manifest.arrays
+            opened = {name: zarr.open_array(self._root / name, mode="r") for name in names}
+            self._dtypes = {name: array.dtype for name, array in opened.items()}
+        return self._dtypes
+
     def _write_columns(self, ledger: Ledger, block: int, *, complete: bool) -> None:
         assert self._points is not None
         start = min(block * ROWS, ledger.n)
@@ -144,6 +180,7 @@ class Compactor:
         for name, one in series.items():
             self._write(name, one.spec, block, one.data, ROWS, complete)
         self._manifest = replace(self._manifest, arrays=tuple(series))
+        self._dtypes = note_dtypes(ledger)
 
     def _write(
         self, name: str, spec: Spec, block: int, data: AnyArray, rows: int, sync: bool
@@ -167,6 +204,7 @@ class Compactor:
                 ledger_offset=offset,
                 preamble=self._history.preamble(offset),
                 rows=ledger.n if final else self._manifest.rows,
+                settled=ledger.n_settled if final else self._manifest.settled,
             )
             self._manifest.save(self._root)
 

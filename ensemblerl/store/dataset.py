@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from ensemblerl.ledger import Ledger
 from ensemblerl.records import AnyArray, Fate
 from ensemblerl.store.attributes import attributes
-from ensemblerl.store.columns import TIMES, Layout, Points, Series, columns
+from ensemblerl.store.columns import TIMES, Layout, Points, Series, columns, text
 from ensemblerl.store.fields import FieldArray, Results
 from ensemblerl.store.manifest import Manifest
 from ensemblerl.store.reading import build, read_provenance
@@ -36,9 +37,8 @@ def read_dataset(root: Path) -> xr.Dataset:
     from xarray.core import indexing
 
     provenance = read_provenance(root)
-    manifest = Manifest.load(root)  # before the ledger: what is in neither would be lost to us
-    ledger, points = build(root, provenance, manifest), Points(provenance)
-    small = _small(root, manifest, ledger, points)
+    points = Points(provenance)
+    manifest, ledger, small = _consistent(root, provenance, points)
     layout = Layout(ledger.schema.layout if ledger.schema else None, points)
     results = Results(
         root,
@@ -61,6 +61,23 @@ def read_dataset(root: Path) -> xr.Dataset:
     return xr.Dataset(data, coords, attributes(root, provenance, ledger))
 
 
+def _consistent(
+    root: Path, provenance: Mapping[str, Any], points: Points
+) -> tuple[Manifest, Ledger, dict[str, Series]]:
+    """Manifest, ledger and small columns; again when shards were given up meanwhile."""
+    while True:
+        manifest = Manifest.load(root)  # before the ledger: what is in neither would be lost to us
+        try:
+            ledger = build(root, provenance, manifest)
+            small = _small(root, manifest, ledger, points)
+        except Exception:
+            if Manifest.load(root).rewritten == manifest.rewritten:
+                raise
+            continue
+        if Manifest.load(root).rewritten == manifest.rewritten:
+            return manifest, ledger, small
+
+
 def _small(root: Path, manifest: Manifest, tail: Ledger, points: Points) -> dict[str, Series]:
     """The small columns: complete blocks from their shards, the rest from the ledger."""
     rest = columns(tail, slice(0, tail.n), points, first=manifest.first)
@@ -76,10 +93,11 @@ def _joined(root: Path, manifest: Manifest, name: str, rest: Series) -> Series:
         before = rest.spec.empty(manifest.first)
     else:
         before = _shards(root, name)[: manifest.first]
-    after = rest.data.astype(before.dtype)  # a ledger keeps the dtype a note had at first
-    return rest._replace(
-        spec=replace(rest.spec, dtype=before.dtype), data=np.concatenate([before, after])
-    )
+    parts = [before, rest.data]  # the wider dtype of the two, as the whole ledger has it
+    if {part.dtype.kind for part in parts} > {"T"}:
+        parts = [text(part) for part in parts]
+    data = np.concatenate(parts)
+    return rest._replace(spec=replace(rest.spec, dtype=data.dtype), data=data)
 
 
 def _alone(root: Path, manifest: Manifest, name: str, n: int) -> Series:

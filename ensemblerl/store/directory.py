@@ -53,8 +53,8 @@ class DirectoryStore:
         self._lock, self._provenance, self._pid = lock, dict(provenance), os.getpid()
         self._offsets = Offsets()
         self._found = SegmentIndex(self.segments, keep=False)
-        self._log = self._opened()
         self._compactor = Compactor(root, self._provenance, self._offsets)
+        self._log = self._opened()  # last: nothing can fail any more that would leave it open
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Self:
@@ -185,6 +185,13 @@ class DirectoryStore:
             when a shard cannot be written; ledger and segments still hold everything
         """
         self._compactor.compact(ledger, final=final)
+
+    def unfinished(self, ledger: Ledger) -> bool:
+        """Whether shards and group do not hold all of this ledger: ``compact(final=True)`` is due.
+
+        So it is while a campaign runs, and when a kill cut the last compaction off.
+        """
+        return self._compactor.unfinished(ledger)
 
     def open(self) -> xr.Dataset:
         """The campaign as it stands, lazily."""

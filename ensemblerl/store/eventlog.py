@@ -96,12 +96,14 @@ class LogFile:
         Raises
         ------
         StoreError
-            when they could not be written: then nothing of them is in the file
+            when they could not be written, or the file was closed: then nothing of them is in it
         """
         lines = [line(text) for text in texts]
         with self._lock:
             if self._broken:
                 raise self._broken
+            if self._fd < 0:  # its number may be another file's by now
+                raise StoreError(errno.EBADF, "the store is closed", str(self.path))
             offsets = [self.size]
             for data in lines:
                 offsets.append(offsets[-1] + len(data))
@@ -149,6 +151,8 @@ class LogFile:
         self._dirty.set()
         self._thread.join()
         self._flush()
-        os.close(self._fd)
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
         if self._broken:
             raise self._broken

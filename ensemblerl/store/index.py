@@ -25,6 +25,11 @@ class Place(NamedTuple):
     offset: int
     digest: str
 
+    @property
+    def rank(self) -> tuple[bool, str, int]:
+        """Of several records of one attempt the least counts: first those with arrays."""
+        return not self.digest, self.file, self.offset
+
 
 class Files:
     """Segments open for reading, one at a time; a context that closes it."""
@@ -50,7 +55,10 @@ class Files:
 
 
 class SegmentIndex:
-    """Records by (number, attempt); if there are several of one, the first met counts.
+    """Records by (number, attempt).
+
+    Of several of one, one with arrays counts before one without; then the first by name of the
+    file and place in it, whatever the order in which they were met.
 
     Parameters
     ----------
@@ -117,7 +125,8 @@ class SegmentIndex:
         if self._keep:
             header = frame.header
             place = Place(name, frame.offset, header.get("schema", ""))
-            self._places.setdefault((header["number"], header["attempt"]), place)
+            key = header["number"], header["attempt"]
+            self._places[key] = min(self._places.get(key, place), place, key=lambda p: p.rank)
 
     def find(self, number: int, attempt: int) -> Place | None:
         """Where the record of this attempt lies, if it was met."""

@@ -97,8 +97,11 @@ class Lock:
         Raises
         ------
         StoreError
-            when another driver took the store over, because this one was silent for too long
+            when another driver took the store over, because this one was silent for too long;
+            or after `release`
         """
+        if self._fd < 0:
+            raise StoreError(errno.EBADF, "the lock was released", str(self.path))
         holder = _read(self._fd)
         if not _same(self._fd, self.path) or holder.get("pid", self._key[0]) != self._key[0]:
             told = "another driver took this store over while this one was silent; leave it to it"
@@ -108,9 +111,10 @@ class Lock:
     def release(self) -> None:
         """Let go; again, or in a forked child, does nothing."""
         if self._key[0] == os.getpid() and _held.pop(self._key, None) is not None:
+            fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, 0)
-            os.close(self._fd)
+                os.ftruncate(fd, 0)
+            os.close(fd)
 
 
 def _same(fd: int, path: Path) -> bool:

@@ -43,7 +43,9 @@ class Manifest:
     arrays : names of the small columns that have shards
     ledger_offset : byte of the ledger from which all rows not in ``columns`` are told
     preamble : events before that byte that a reader needs (sessions, schema)
-    rows : members when the campaign was last closed, None before
+    rows, settled : members, and how many of them were settled, when all of them were last
+        written; None before
+    rewritten : how often shards of small columns were given up because a note got a wider dtype
     """
 
     block: int = 0
@@ -53,6 +55,8 @@ class Manifest:
     ledger_offset: int = 0
     preamble: tuple[str, ...] = ()
     rows: int | None = None
+    settled: int | None = None
+    rewritten: int = 0
 
     @property
     def first(self) -> int:

@@ -179,8 +179,8 @@ class SegmentWriter:
             self._leave()
 
     def _leave(self) -> None:
-        os.close(self._fd)
-        self._fd, self._layouts = -1, set()
+        fd, self._fd, self._layouts = self._fd, -1, set()  # first: closing may fail
+        os.close(fd)
 
 
 _writers: dict[tuple[int, str], SegmentWriter] = {}

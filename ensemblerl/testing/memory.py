@@ -88,6 +88,10 @@ class MemoryStore:
     def compact(self, ledger: Ledger, *, final: bool = False) -> None:
         """Nothing to do."""
 
+    def unfinished(self, ledger: Ledger) -> bool:
+        """Never: there is nothing to compact."""
+        return False
+
     def open(self) -> xr.Dataset:
         """Nothing but the number of events."""
         import xarray as xr
