@@ -18,7 +18,9 @@ import pytest
 import ensemblerl as erl
 from ensemblerl.events import Settled
 from ensemblerl.executors.base import Lost
+from ensemblerl.records import Outcome
 from ensemblerl.store.directory import DirectoryStore
+from ensemblerl.store.segments import encode
 
 SPACE = erl.Space(x=erl.Real(0.0, 1.0))
 
@@ -175,6 +177,24 @@ def test_a_store_whose_last_compaction_was_cut_off_is_finished_on_resume(tmp_pat
     ds = xr.open_zarr(path)
     assert ds.sizes["member"] == 9
     assert (ds.fate == "ok").all()
+
+
+def test_a_failure_seen_early_is_not_told_again_when_its_retry_is_lost(tmp_path):
+    """Another bundle's loss makes the head read a failure whose answer is still on its way."""
+    simulation = erl.Function(lambda x: x, retries=1)
+    go = {"n_members": 1, "store": tmp_path / "s", "cluster": erl.Serial()}
+    with erl.prepare(simulation, SPACE, erl.Minimize("y"), **go) as campaign:
+        members, arrivals = campaign.ask(1), campaign._arrivals
+        failed = Outcome(0, 1, "failed", "flaky")
+        campaign.store.keep(encode(failed, {}, []))
+        assert arrivals.adopted() == [failed]
+        assert arrivals.settle([failed], 0.0).again == [0]
+        future = concurrent.futures.Future()
+        future.set_exception(Lost("worker gone"))
+        retry = campaign.waiting()
+        assert retry.attempt.tolist() == [2]
+        assert [(o.attempt, o.fate) for o in arrivals.outcomes(future, retry)] == [(2, "lost")]
+        campaign.tell(members, [{"y": 1.0}])
 
 
 def test_told_by_hand_after_a_failure(tmp_path):

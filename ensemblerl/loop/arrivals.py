@@ -100,7 +100,7 @@ class Arrivals:
             self._poll()
         verdict = self._judge.sort(outcomes, time)
         self._journal.keep(*verdict.events)
-        for i in verdict.settled:
+        for i in (*verdict.settled, *verdict.again):
             self._found.pop(i, None)
         return verdict
 
