@@ -387,3 +387,17 @@ def test_ctrl_c_is_for_the_driver_alone(tmp_path: Path, cluster_text: str) -> No
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert printed == "heard\nworkers 2\n"
+
+
+def test_a_dask_jobqueue_cluster(tmp_path: Path) -> None:
+    """Its jobs are real scripts, run here by a shell in place of a queue."""
+    from dask_jobqueue.local import LocalCluster
+
+    options = {"scheduler_options": {"dashboard_address": ":0"}, "local_directory": str(tmp_path)}
+    with LocalCluster(cores=1, processes=1, memory="1GB", interface="lo", **options) as jobs:
+        jobs.scale(2)
+        ds = erl.explore(
+            lambda x: x, SPACE, erl.Minimize(), n_members=20, n_pending=4, cluster=jobs, seed=1
+        )
+        assert jobs.status.name == "running"
+    assert (ds.fate == "ok").all()
