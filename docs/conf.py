@@ -31,7 +31,7 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autosummary_generate = True
 autodoc_type_aliases = {
-    name: name for name in ("FloatArray", "IntArray", "BoolArray", "AnyArray", "Notes", "State")
+    name: name for name in ("FloatArray", "IntArray", "BoolArray", "AnyArray", "State")
 }
 python_maximum_signature_line_length = 88
 napoleon_attr_annotations = False

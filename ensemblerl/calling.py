@@ -33,9 +33,7 @@ def check_call(simulation: Simulation, space: Space) -> None:
     named = {n: p for n, p in arguments.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     always = {name for name in space.names if not space[name].when}
     needed = {name for name, p in named.items() if p.default is p.empty} - set(GIVEN)
-    open_ended = len(named) < len(arguments) and any(
-        p.kind is p.VAR_KEYWORD for p in arguments.values()
-    )
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
     taken = set(space.names) if open_ended else set(named)
     _refuse(f, space, needed - set(space.names), "wants {}, which the space does not have")
     _refuse(f, space, set(space.names) - taken, "does not take {}, which the space has")

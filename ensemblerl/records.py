@@ -5,7 +5,7 @@ Shapes: ``n`` members, ``ndim`` coordinates of the cube, ``k`` values of a goal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 AnyArray = NDArray[Any]
-Notes = Mapping[str, AnyArray]
 
 LINEAGE = ("group", "cycle", "task", "fidelity", "parent")
 """Notes with these names become columns of `Members` (``parent`` is a member number or -1)."""

@@ -30,7 +30,7 @@ SPACE = Space(
 )
 PROVENANCE: dict[str, Any] = {
     "space": SPACE.to_json(),
-    "goal": {"kind": "minimize", "sign": -1.0, "k": 1},
+    "goal": {"kind": "minimize", "k": 1},
     "seed": 7,
 }
 SCALAR: dict[str, Any] = {

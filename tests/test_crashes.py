@@ -18,6 +18,7 @@ import pytest
 import ensemblerl as erl
 from ensemblerl.events import Settled
 from ensemblerl.executors.base import Lost
+from ensemblerl.loop.reruns import Reruns
 from ensemblerl.records import Outcome
 from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.store.segments import encode
@@ -179,6 +180,34 @@ def test_a_store_whose_last_compaction_was_cut_off_is_finished_on_resume(tmp_pat
     assert (ds.fate == "ok").all()
 
 
+def test_suspects_run_again_one_at_a_time():
+    """Where members run elsewhere, others go on beside a suspect; here, nothing does."""
+    elsewhere, here = (Reruns(lambda i: i < 10, in_process) for in_process in (False, True))
+    for reruns in (elsewhere, here):
+        reruns.add([1, 2, 30, 1])
+    assert [elsewhere.next(0), elsewhere.next(1), elsewhere.next(2)] == [1, 30, None]
+    elsewhere.landed(30)
+    assert elsewhere.next(1) is None
+    elsewhere.landed(1)
+    assert [elsewhere.next(0), elsewhere.next(1), bool(elsewhere)] == [2, None, False]
+    assert [here.next(1), here.next(1)] == [30, None]
+    assert [here.next(0), here.next(1), here.alone(1)] == [1, None, True]
+    here.landed(1)
+    assert [here.next(0), here.next(0)] == [2, None]
+
+
+@pytest.mark.parametrize("launched", [1, 3])
+def test_the_end_of_a_driver_is_charged_to_nobody_in_company(tmp_path, launched):
+    go = {"n_members": 5, "store": tmp_path / "s", "cluster": erl.Serial()}
+    with erl.prepare(lambda x: x, SPACE, erl.Minimize(), **go) as campaign:
+        campaign.ask(launched)
+        for in_process in (True, False):
+            left, _ = campaign._arrivals.abandoned(in_process)
+            charged = in_process and launched == 1
+            assert {o.fate for o in left} == {"lost" if charged else "stopped"}
+            assert len(left) == launched
+
+
 def test_a_failure_seen_early_is_not_told_again_when_its_retry_is_lost(tmp_path):
     """Another bundle's loss makes the head read a failure whose answer is still on its way."""
     simulation = erl.Function(lambda x: x, retries=1)
@@ -214,20 +243,32 @@ def test_told_by_hand_after_a_failure(tmp_path):
 def test_breaking_off_the_async_iterator_leaves_other_files_alone(tmp_path):
     import asyncio
 
-    def simulate(x):
-        time.sleep(0.05)
-        return x
+    class Slow(erl.Serial):
+        busy, closed_while_busy = False, None
+
+        def wait(self, timeout=None):
+            self.busy = True
+            time.sleep(0.2)
+            done = super().wait(timeout)
+            self.busy = False
+            return done
+
+        def close(self):
+            self.closed_while_busy = self.busy
+            super().close()
+
+    pool = Slow()
 
     async def some():
-        go = {"n_members": 500, "n_pending": 2, "store": tmp_path / "s"}
-        pool = concurrent.futures.ThreadPoolExecutor(2)
-        campaign = erl.prepare(simulate, SPACE, erl.Minimize(), cluster=pool, **go)
+        go = {"n_members": 500, "store": tmp_path / "s"}
+        campaign = erl.prepare(lambda x: x, SPACE, erl.Minimize(), cluster=pool, **go)
         async with asyncio.timeout(0.5):
             async for _ in campaign:
                 pass
 
     with pytest.raises(TimeoutError):
         asyncio.run(some())
+    assert pool.closed_while_busy is False
     with contextlib.ExitStack() as files:
         others = [tmp_path / f"mine{i}" for i in range(8)]
         for path in others:

@@ -261,7 +261,7 @@ def test_attributes(rich, store_path):
     assert attrs["title"] == "campaign"
     assert attrs["model"] == "toy"
     assert attrs["store_format"] == 1
-    assert json.loads(attrs["goal"])["sign"] == -1.0
+    assert json.loads(attrs["goal"])["kind"] == "minimize"
     assert Space.from_json(json.loads(attrs["space"])).names == ("depth", "solver", "steps")
 
 

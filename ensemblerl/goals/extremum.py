@@ -120,12 +120,11 @@ class Extremum:
         return f"{least} {self.objective!r}: {value:.6g}, member {best}, of {n_ok} ok{failed}"
 
     def describe(self) -> dict[str, Any]:
-        """Class, objective, variables kept, and the sign a store reads rewards by: JSON."""
+        """Class, objective and variables kept: JSON."""
         return {
             "goal": type(self).__name__,
             "objective": self.objective.describe(),
             "keep": None if self.keep is None else list(self.keep),
-            "sign": self.sign,
         }
 
     def __repr__(self) -> str:
