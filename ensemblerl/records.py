@@ -203,13 +203,24 @@ class Results:
 
 @dataclass(frozen=True)
 class Demands:
-    """What a goal asks of an agent (the one formula: reward, temperature, shares)."""
+    """What a goal asks of an agent (the one formula: reward, temperature, shares).
+
+    Parameters
+    ----------
+    temperature : alpha, in units of the utility R; 0 for the best alone
+    covering : keep every mode, at the price of sharpness
+    prior_share : share of the draws that come from the prior
+    wide_share : share that comes from the policy widened
+    frozen : draw, but learn no more
+    ranked : R is the rank of the reward in (0, 1), not the reward itself
+    """
 
     temperature: float = 0.0
     covering: bool = False
     prior_share: float = 0.1
     wide_share: float = 0.0
     frozen: bool = False
+    ranked: bool = False
 
 
 class Outcome(NamedTuple):

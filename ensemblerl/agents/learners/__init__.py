@@ -1,0 +1,1 @@
+"""What improves a policy from results that come late, one algorithm a file."""

@@ -1,0 +1,1 @@
+"""Densities on the cube that can be drawn from and learnt; numpy only."""
