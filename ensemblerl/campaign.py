@@ -96,6 +96,7 @@ class Campaign:
         self._flying: dict[Future[Answer], Members] = {}
         self._in_flight, self._losses = 0, LossLimit()
         self._again = Reruns(self._arrivals.suspect, executor.in_process)
+        self._inline = bool(getattr(executor, "inline", False))
         self._halted = self._open = self._closed = False
         self._compacted = self._saved = time.monotonic()
 
@@ -168,7 +169,7 @@ class Campaign:
     def load(self) -> None:
         """Take up what the store holds; ``open`` does it when it was not done before."""
         if not self.ledger.n_events:
-            self.journal.replay()
+            self.journal.replay(self._inline)
 
     def open(self) -> None:
         """Begin a session: start the executor, adopt what workers finished, queue what was left.
@@ -184,6 +185,7 @@ class Campaign:
         before = self.ledger.sessions[-1:]
         crashed = bool(before) and before[0].in_process and not self.ledger.reason
         self.journal.keep(self._opened())
+        self.journal.begin(self._inline, self.began)
         self._settle(self._arrivals.adopted())
         left, waiting = self._arrivals.abandoned(crashed)
         self._again.add(waiting)
@@ -211,10 +213,17 @@ class Campaign:
             if self._open:
                 self._leave()
         finally:
-            self.store.close()
+            try:
+                self.journal.hooks.close()
+            finally:
+                self.store.close()
 
     def __enter__(self) -> Self:
-        self.open()
+        try:
+            self.open()
+        except BaseException:  # nobody calls __exit__ then
+            self.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -223,6 +232,7 @@ class Campaign:
     def _leave(self) -> None:
         done = self.ledger.n_settled >= self.n_members
         self.reason = self.reason or ("all members settled" if done else "left")
+        self.journal.drain(self.executor.time())
         self.journal.keep(Closed(self.executor.time(), self.reason))
         self.journal.checkpoint()
         with self.timings("compact"):
@@ -293,9 +303,11 @@ class Campaign:
         """
         n = min(n, self.n_members - self.ledger.n)
         rng = np.random.default_rng([self.seed, self.ledger.n])
+        self.journal.drain(self.executor.time())
         with self.timings("ask"):
             proposals = self.sampler.ask(n, rng).noted(self.sampler.name)
             members = number(proposals, self.space, self.ledger, self.seed)
+        self.journal.drain(self.executor.time())  # what it learnt in ask: before its members
         if len(members):
             self.journal.keep(Launched(self.executor.time(), members))
         return members

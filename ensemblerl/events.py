@@ -69,7 +69,7 @@ class SchemaFixed:
 
 @dataclass(frozen=True)
 class Published:
-    """A policy version was published (agents)."""
+    """A policy version was published: its file is in the store, members may carry it from now."""
 
     time: float
     version: int

@@ -20,6 +20,7 @@ from ensemblerl.resolve import as_executor, as_sampler, whole
 from ensemblerl.simulations.function import as_simulation
 from ensemblerl.space import Space
 from ensemblerl.store.directory import DirectoryStore
+from ensemblerl.store.learning import in_memory
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +102,7 @@ def explore(
         watch.begin(campaign)
         campaign.run()
         ds = campaign.store.open()
-        return ds.load() if store is None else ds
+        return in_memory(ds) if store is None else ds
 
 
 def prepare(

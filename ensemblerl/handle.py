@@ -17,6 +17,7 @@ from ensemblerl.progress import Progress, figures, line
 from ensemblerl.protocols import Goal
 from ensemblerl.resolve import whole
 from ensemblerl.space import Space
+from ensemblerl.store.learning import in_memory
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,7 +85,7 @@ class Handle:
     def ds(self) -> xr.Dataset:
         """The campaign as it stands, as one Dataset."""
         ds = self.campaign.store.open()
-        return ds if self._scratch is None else ds.load()
+        return ds if self._scratch is None else in_memory(ds)
 
     @property
     def answer(self) -> xr.Dataset:

@@ -17,6 +17,7 @@ from ensemblerl.events import (
     Event,
     Launched,
     Opened,
+    Published,
     Relaunched,
     SchemaFixed,
     Settled,
@@ -120,6 +121,7 @@ class Ledger:
     n, n_settled, n_events : members launched, members settled, events applied
     sessions : the drivers that worked on this campaign, in order
     schema : layout of the results, None before the first ok member
+    published : newest version of a policy that was published, -1 before there is one
     best_member, best_reward : number of the member with the largest reward, -1 before there is one
     no_gain : members settled since ``best_member`` was
     """
@@ -130,7 +132,7 @@ class Ledger:
         self.counts = np.zeros(len(FATES), dtype=np.int64)
         self.sessions: list[Opened] = []
         self.schema: SchemaFixed | None = None
-        self.reason = ""
+        self.reason, self.published = "", -1
         self.best_member, self.best_reward, self.no_gain = -1, -np.inf, 0
         self.causes: dict[int, str] = {}
         self.left: dict[int, str] = {}
@@ -230,6 +232,8 @@ class Ledger:
                 self.reason = ""
             case SchemaFixed():
                 self.schema = event
+            case Published():
+                self.published = max(self.published, event.version)
             case Closed():
                 self.reason = event.reason
             case _:

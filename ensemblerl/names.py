@@ -14,7 +14,7 @@ COLUMNS = (
 
 FILES = (
     *("campaign.json", "ledger.jsonl", "lock", "segments", "compacted.json", "zarr.json"),
-    "checkpoint.npz",
+    *("checkpoint.npz", "learning.jsonl", "policy"),
 )
 """What lies in the directory of a store, beside one directory a variable."""
 

@@ -6,7 +6,7 @@ it does not claim (``has_density``, ``order_free``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -15,7 +15,16 @@ import numpy as np
 
 from ensemblerl.events import Event
 from ensemblerl.ledger import Ledger
-from ensemblerl.records import Answer, AnyArray, Demands, FloatArray, Members, Proposals, Results
+from ensemblerl.records import (
+    Answer,
+    AnyArray,
+    Demands,
+    FloatArray,
+    Members,
+    Proposals,
+    Results,
+    Snapshot,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +44,7 @@ class Sampler(Protocol):
     and of the *set* of (member, result) told: telling twice, in another order or in other batches
     changes nothing (``order_free``); a launch is told as pending and the outcome overrides it;
     ``load_state_dict(state_dict())`` goes on exactly; where ``has_density``, ``log_prob`` agrees
-    with the draws.
+    with the draws. One that learns may have any of the methods of `Learning` too.
     """
 
     name: str
@@ -61,6 +70,55 @@ class Sampler(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What it is and its arguments, for the provenance: JSON."""
+
+
+class Learning(Protocol):
+    """What a sampler that learns may have besides, any part of it; the campaign looks for it.
+
+    A method that is not there is looked for in the sampler's ``parts``, down to the leaves: what
+    is made of samplers hands nothing on itself, unless it wants to.
+
+    Laws: ``ask`` draws from policies that ``published`` has handed out, and from no others;
+    versions grow, and go on from the last one where the policy is not the one published under
+    it. Then a member's version has its file and its event before its launch.
+    """
+
+    def locate(self, in_process: bool) -> None:
+        """Before the replay: where members will run, in case that learning depends on it.
+
+        Parameters
+        ----------
+        in_process : in the driver's own thread, or in virtual time: learn there too
+        """
+
+    def heed(self, demands: Demands) -> None:
+        """What the goal asks now: when a session opens and before each ``tell``, in a replay too.
+
+        So it is a function of the events.
+        """
+
+    def begin(self, *, in_process: bool, last: Snapshot | None) -> None:
+        """A session begins: after the replay, before anything else; a process may be started.
+
+        Parameters
+        ----------
+        in_process : as for ``locate``
+        last : the newest version that was published, None before there is one
+        """
+
+    def published(self) -> list[Snapshot]:
+        """Versions not handed out yet, the untrained one included; asked after each ``tell`` and
+        before each ``ask``. What comes in a replay, or right after ``begin``, and is in the store
+        already, is dropped.
+        """
+
+    def telemetry(self) -> list[dict[str, Any]]:
+        """Rows not handed out yet: name -> number, text, or list of numbers; asked at the same
+        moments. A row that a replay gives once more is dropped.
+        """
+
+    def close(self) -> None:
+        """The session is over, also after an error; ``begin`` may never have been called."""
 
 
 @runtime_checkable
@@ -161,6 +219,9 @@ class Executor(Protocol):
     Laws (`ensemblerl.testing.check_executor`): every future submitted is returned by ``wait``
     exactly once, done; futures of one call come in the order of submission; a bundle's future
     gives an `Answer`, or raises when the infrastructure lost it.
+
+    One whose ``wait`` runs members itself, in the driver's thread and in an order that is always
+    the same, may say so by an attribute ``inline = True``: learners learn inline there.
     """
 
     n_workers: int
@@ -197,7 +258,8 @@ class Store(Protocol):
 
     Laws (`ensemblerl.testing.check_store`): an event whose ``append`` returned is among
     ``events`` of whoever opens the store later, in order, whatever was killed when; a torn tail
-    is no event; records of results are found again by member number and attempt.
+    is no event; records of results are found again by member number and attempt; so are
+    snapshots by version, exactly; telemetry comes back in order, none of it twice.
     """
 
     segments: str
@@ -219,6 +281,22 @@ class Store(Protocol):
 
     def restored(self) -> tuple[State, int] | None:
         """The newest whole checkpoint, if any."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Keep a version of a policy, whole or not at all."""
+
+    def snapshot(self, version: int) -> Snapshot | None:
+        """The one published under this version, if any."""
+
+    def log(self, rows: Iterable[Mapping[str, Any]], n_events: int) -> None:
+        """Keep telemetry that came when so many events were known, a number that never falls.
+
+        Rows of a replay that an earlier driver kept are left out: those of fewer events than its
+        last one, and as many of the same number of events as it kept.
+        """
+
+    def logged(self) -> Iterator[dict[str, Any]]:
+        """All telemetry, in order, with ``n_events``."""
 
     def compact(self, ledger: Ledger, *, final: bool = False) -> None:
         """Move complete blocks of settled members into shards; all there is when ``final``."""

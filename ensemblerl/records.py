@@ -223,6 +223,22 @@ class Demands:
     ranked: bool = False
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a policy as arrays; `ensemblerl.policyfile` keeps it in a file.
+
+    Parameters
+    ----------
+    version : from 0; one sequence for a campaign, the ``version`` of the members it drew
+    weights : name -> array of numbers
+    meta : what the arrays are: JSON
+    """
+
+    version: int
+    weights: dict[str, AnyArray]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
 class Outcome(NamedTuple):
     """How one attempt at one member ended, as told by the worker: small, whatever the fields weigh.
 

@@ -16,11 +16,12 @@ from ensemblerl.samplers.chain import Chain
 from ensemblerl.samplers.latin_hypercube import LatinHypercube
 from ensemblerl.samplers.listed import Listed
 from ensemblerl.samplers.parts import cubes_differ
+from ensemblerl.samplers.portfolio import Portfolio
 from ensemblerl.samplers.sobol import Sobol
 from ensemblerl.samplers.uniform import Uniform
 from ensemblerl.space import Space
 
-SAMPLERS = {"lhs": LatinHypercube, "sobol": Sobol, "uniform": Uniform}
+SAMPLERS: dict[str, Any] = {"lhs": LatinHypercube, "sobol": Sobol, "uniform": Uniform}
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
@@ -34,8 +35,15 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     return out
 
 
+def default_sampler(cube: Cube) -> Sampler:
+    """The agent, and Sobol' points at the floor of a portfolio: a twentieth."""
+    from ensemblerl.agents.maxent import MaxEnt
+
+    return Portfolio([MaxEnt(cube), Sobol(cube)], shares=[1, 0], floor=0.05)
+
+
 def as_sampler(sampler: Any, space: Space, n_members: int) -> Sampler:
-    """A sampler; own points of the space (``start``) go first.
+    """A sampler, `default_sampler` when None; own points of the space (``start``) go first.
 
     Parameters
     ----------
@@ -49,7 +57,7 @@ def as_sampler(sampler: Any, space: Space, n_members: int) -> Sampler:
     TypeError, ValueError
         for anything else, and for a sampler on another cube
     """
-    chosen = Sobol if sampler is None else sampler
+    chosen = default_sampler if sampler is None else sampler
     if isinstance(chosen, str):
         if chosen not in SAMPLERS:
             raise ValueError(f"sampler: wanted one of {sorted(SAMPLERS)}, got {chosen!r}")

@@ -18,6 +18,9 @@ def test_there_are_benchmarks():
         "import_time",
         "store",
         "problems",
+        "search",
+        "lag",
+        "ask_cost",
     }
 
 

@@ -81,8 +81,8 @@ def test_no_control_disappears():
     assert kinds == {
         "check_sampler": 23,
         "check_least": 13,
-        "check_in_memory": 8,
+        "check_in_memory": 11,
         "check_on_disk": 3,
         "check_inline": 9,
     }
-    assert len({control.name for control in BROKEN}) == len(BROKEN) == 56
+    assert len({control.name for control in BROKEN}) == len(BROKEN) == 59

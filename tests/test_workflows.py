@@ -1,6 +1,7 @@
 """Every workflow states its scores; the demo runs, resumes, and gives the scores it states."""
 
 import ast
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -36,18 +37,23 @@ def test_there_are_workflows():
     assert FILES
 
 
+@contextlib.contextmanager
+def loaded(name):
+    """The workflow as a module, from its file."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def demo():
     pytest.importorskip("cantera", reason="the demo's simulation needs cantera")
     pytest.importorskip("matplotlib", reason="the demo draws its figure with matplotlib")
-    spec = importlib.util.spec_from_file_location(
-        "methane_ignition", FOLDER / "methane_ignition.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["methane_ignition"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["methane_ignition"]
+    with loaded("methane_ignition") as module:
+        yield module
 
 
 class TestMethane:
@@ -125,3 +131,173 @@ class TestMethane:
             assert ds.sizes["member"] == 8
             assert (ds["fate"] == "ok").all()
             assert ds["delay"].attrs["units"] == "s"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    pytest.importorskip("matplotlib", reason="the workflow draws its figure with matplotlib")
+    import torch
+
+    threads = torch.get_num_threads()
+    with loaded("hyperparameter_search") as module:
+        yield module
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def short(digits, monkeypatch):
+    """The workflow with trainings that take no time."""
+    monkeypatch.setattr(digits, "EPOCHS", 1)
+    monkeypatch.setattr(digits, "FRESH", range(10**6, 10**6 + 2))
+    monkeypatch.setattr(digits, "SEEDS", digits.SEEDS[:2])
+    return digits
+
+
+OWN = {"sgd": ("momentum", 0.2, 0.9), "adam": ("beta", 0.2, 0.9), "rmsprop": ("decay", 0.6, 0.99)}
+
+
+class TestDigits:
+    def test_parts_share_no_image_and_leave_none_out(self, digits):
+        parts = [set(digits.rows(part).tolist()) for part in digits.PARTS]
+        assert sum(map(len, parts)) == 1797
+        assert set.union(*parts) == set(range(1797))
+
+    def test_parts_share_no_writer(self, digits):
+        writers = [writer for part in digits.PARTS.values() for writer in part]
+        assert sorted(writers) == list(range(len(digits.WRITERS) - 1))
+
+    def test_every_part_has_every_digit(self, digits):
+        for part in digits.PARTS:
+            pixels, labels = digits.images(part)
+            assert len(pixels) == len(labels) == len(digits.rows(part))
+            assert set(labels.tolist()) == set(range(10))
+            assert (float(pixels.min()), float(pixels.max())) == (0.0, 1.0)
+
+    def test_point_and_seed_determine_the_result(self, short):
+        first = short.simulate(short.USUAL, 1)
+        assert first.identical(short.simulate(short.USUAL, 1))
+        assert float(first["log_loss"]) != float(short.simulate(short.USUAL, 2)["log_loss"])
+
+    def test_a_run_leaves_the_generator_of_torch_alone(self, short):
+        import torch
+
+        before = torch.random.get_rng_state()
+        short.simulate(short.USUAL, 1)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    @pytest.mark.parametrize("optimizer", OWN)
+    def test_an_optimizer_heeds_its_own_parameter(self, short, optimizer):
+        name, *values = OWN[optimizer]
+        point = {**short.USUAL, "optimizer": optimizer}
+        found = [float(short.simulate({**point, name: v}, 1)["log_loss"]) for v in values]
+        assert found[0] != found[1]
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"optimizer": "sgd", "momentum": 0.9},
+            {"rate": 1e-2},
+            {"layers": 3},
+            {"width": 32},
+            {"dropout": 0.5},
+            {"weight_decay": 0.1},
+            {"batch": 64},
+        ],
+        ids=lambda changed: next(iter(changed)),
+    )
+    def test_every_hyperparameter_matters(self, short, changed):
+        points = short.USUAL, {**short.USUAL, **changed}
+        usual, other = (float(short.simulate(point, 1)["log_loss"]) for point in points)
+        assert usual != other
+
+    def test_the_space_is_what_the_simulation_takes(self, short):
+        space = short.space()
+        columns = space.to_points(np.random.default_rng(0).random((40, space.ndim)))
+        points = [space.point(columns, row) for row in range(40)]
+        assert {point["optimizer"] for point in points} == set(OWN)
+        owned = {name for name, *_ in OWN.values()}
+        for point in points:
+            assert owned & set(point) == {OWN[point["optimizer"]][0]}
+            model = short.network(point["layers"], point["width"], point["dropout"])
+            optimizer = short.optimizer_of(point, model.parameters())
+            assert optimizer.defaults["lr"] == point["rate"]
+
+    def test_too_large_a_rate_fails_with_its_cause(self, digits):
+        wild = {"optimizer": "sgd", "rate": 10.0, "momentum": 0.99, "weight_decay": 0.1}
+        with pytest.raises(FloatingPointError, match="diverged in epoch"):
+            digits.simulate({**digits.USUAL, **wild, "layers": 1}, 1)
+
+    def test_worse_than_guessing_fails_with_its_cause(self, short, monkeypatch):
+        monkeypatch.setattr(short, "score", lambda model, part: (short.DIVERGED * 1.01, 0.1))
+        with pytest.raises(FloatingPointError, match="guessing"):
+            short.simulate(short.USUAL, 1)
+
+    def test_too_small_a_rate_learns_nothing(self, digits):
+        lame = digits.simulate({**digits.USUAL, "rate": 1e-5}, 1)
+        assert 2.0 < float(lame["log_loss"]) < digits.DIVERGED
+        assert float(lame["accuracy"]) < 0.6
+
+    def test_a_search_never_looks_at_the_test_part(self, short, monkeypatch):
+        asked, images = set(), short.images
+        monkeypatch.setattr(short, "images", lambda part: asked.add(part) or images(part))
+        short.simulate(short.USUAL, 1)
+        assert asked == {"training", "validation"}
+
+    def test_usual_hyperparameters_score_as_stated(self, digits):
+        found = digits.fresh(digits.USUAL)
+        for name, part, column in (
+            ("validation, usual, fresh", "validation", 0),
+            ("test, usual, fresh", "test", 0),
+            ("test accuracy, usual, fresh", "test", 1),
+        ):
+            seeds = found[part][:, column]
+            error = seeds.std(ddof=1) / np.sqrt(len(seeds))
+            assert abs(seeds.mean() - digits.EXPECTED[name]) < 3 * error, name
+
+    def test_expected_scores_put_the_choice_before_its_baselines(self, digits):
+        scores = digits.EXPECTED
+        n = digits.N_MEMBERS
+        for part, sign in (("validation", 1), ("test", 1), ("test accuracy", -1)):
+            usual, chosen = (
+                scores[f"{part}, {name}, fresh"] for name in ("usual", f"chosen of {n}")
+            )
+            assert sign * chosen < sign * usual, part
+        searches = [
+            scores[f"validation, {name}, best of {n}, mean of {len(digits.SEEDS)}"]
+            for name in digits.SAMPLERS
+        ]
+        assert searches[0] < min(searches[1:])
+
+    def test_quick_form_runs_resumes_and_leaves_everything_behind(self, short, tmp_path, capsys):
+        arguments = ["--quick", "--baselines", "--out", str(tmp_path)]
+        reached = short.main(arguments)
+        for name in short.SAMPLERS:
+            assert 0 < reached[f"validation, {name}, best of 8, mean of 2"] < short.DIVERGED
+        text = capsys.readouterr().out
+        assert "weight_decay" in text
+        assert "engine='ensemblerl'" in text
+        left = {path.name for path in tmp_path.iterdir()}
+        names = {f"hyperparameter_search.{kind}" for kind in ("png", "nc")}
+        assert {"store", "baselines", "tables.txt"} | names <= left
+        assert (tmp_path / "hyperparameter_search.png").stat().st_size > 20_000
+        self.resumes(short, tmp_path, reached, arguments)
+
+    def resumes(self, short, tmp_path, reached, arguments):
+        import xarray as xr
+
+        def fail(point, seed):
+            raise AssertionError("nothing was left to run")
+
+        original, short.simulate = short.simulate, fail
+        try:
+            again = short.main(arguments)
+        finally:
+            short.simulate = original
+        assert again == reached
+        with xr.open_dataset(tmp_path / "hyperparameter_search.nc") as ds:
+            assert ds.sizes["member"] == 8
+            ok = ds["fate"].values == "ok"
+            assert reached["validation, best of 8"] == np.nanmin(ds["log_loss"].values)
+            assert np.isfinite(ds["log_loss"].values[ok]).all()
+            assert ds["log_loss"].attrs["units"] == "1"

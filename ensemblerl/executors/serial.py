@@ -19,6 +19,7 @@ class Serial:
 
     n_workers = 1
     in_process = True
+    inline = True
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Future[Answer], Members]] = deque()

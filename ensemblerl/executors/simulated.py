@@ -71,6 +71,7 @@ class Simulated:
     """
 
     in_process = True
+    inline = True
 
     def __init__(
         self,

@@ -72,9 +72,13 @@ class Extremum:
         return np.where(fates == Fate.ok, self.signed(values[:, 0]), np.nan)
 
     def demands(self, ledger: Ledger, n_members: int) -> Demands:
-        """Temperature from 1 down to 0 in proportion to the members launched; prior share 0.1."""
-        done = len(ledger) / max(n_members, 1)
-        return Demands(temperature=max(0.0, 1.0 - done), prior_share=0.1)
+        """Rank utility at a temperature from 0.1 (about the best tenth) down to 0.
+
+        It falls with the square of the share of members not launched yet; a tenth of the draws is
+        the prior's.
+        """
+        left = max(0.0, 1.0 - len(ledger) / max(n_members, 1))
+        return Demands(temperature=0.1 * left**2, prior_share=0.1, ranked=True)
 
     def estimate(self, ledger: Ledger) -> xr.Dataset:
         """The best member of all settled, and how the best came about.

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.events import Event, Launched, Settled
+from ensemblerl.events import Event, Launched, Opened, Published, Settled
 from ensemblerl.ledger import Ledger
+from ensemblerl.loop.hooks import Hooks
 from ensemblerl.loop.timings import Timings
 from ensemblerl.protocols import Goal, Sampler, Store
 from ensemblerl.records import AnyArray, FloatArray, IntArray, Members, Results
@@ -35,6 +36,7 @@ class Journal:
     Attributes
     ----------
     ledger : the campaign as columns
+    hooks : what a sampler that learns is offered besides
     timings : seconds of the driver by part
     lock : held while the ledger changes; other threads hold it to read
     """
@@ -43,25 +45,58 @@ class Journal:
         self.space, self.sampler, self.store = space, sampler, store
         self.ledger = Ledger(space.ndim, goal.k)
         self.timings = Timings()
+        self.hooks = Hooks(sampler, goal, store, self.ledger, self.timings)
         self.lock = threading.RLock()
         self._known = 0
 
-    def replay(self) -> None:
-        """Take in what the store holds; the sampler goes on from its newest checkpoint."""
+    def replay(self, in_process: bool = False) -> None:
+        """Take in what the store holds; the sampler goes on from its newest checkpoint.
+
+        Parameters
+        ----------
+        in_process : members will run in the driver's own thread, or in virtual time
+        """
+        self.hooks.locate(in_process)
         restored = self.store.restored()
         if restored:
             state, self._known = restored
             self.sampler.load_state_dict(state)
         for event in self.store.events():
             self._take(event)
+            if isinstance(event, Published):
+                self.hooks.forget(event.version)  # now: a long history holds many
+        self.hooks.forget(self.ledger.published)
 
     def keep(self, *events: Event) -> None:
-        """Store first, then ledger and sampler: what is known is on disk."""
+        """Store first, then ledger and sampler: what is known is on disk. Then what it learnt."""
         if events:
-            with self.timings("store"):
-                self.store.append(*events)
-            for event in events:
-                self._take(event)
+            self._keep(*events)
+            self._publish()
+
+    def _keep(self, *events: Event) -> None:
+        with self.timings("store"):
+            self.store.append(*events)
+        for event in events:
+            self._take(event)
+
+    def drain(self, time: float) -> None:
+        """Keep what the sampler learnt beside the events; ``time`` is now."""
+        self.hooks.collect(time)
+        self._publish()
+
+    def _publish(self) -> None:
+        """First the file, then the event: no event names a file that is not there."""
+        for event in self.hooks.publish():
+            self._keep(event)
+
+    def begin(self, in_process: bool, time: float) -> None:
+        """A session begins, its `Opened` is kept, and with it what the last driver had learnt but
+        not published. The first version is published before anybody is drawn from it.
+        """
+        self.hooks.begin(in_process)
+        self.hooks.collect(time)
+        self.hooks.forget(self.ledger.published)
+        self._publish()
 
     def checkpoint(self) -> None:
         """Keep the sampler's state as it is now."""
@@ -77,19 +112,23 @@ class Journal:
         if self.ledger.n_events <= self._known:
             return
         match event:
-            case Launched(members=members):
+            case Launched(time=time, members=members):
                 pending = Results.pending(len(members), self.ledger.k)
-                self._tell(members.number, pending)
-            case Settled(outcomes=outcomes):
+                self._tell(members.number, pending, time)
+            case Settled(time=time, outcomes=outcomes):
                 number = np.array([o.number for o in outcomes], dtype=np.int64)
-                self._tell(number, self.ledger.results(number))
+                self._tell(number, self.ledger.results(number), time)
+            case Opened():
+                self.hooks.heed()
             case _:
                 pass
 
-    def _tell(self, number: IntArray, results: Results) -> None:
+    def _tell(self, number: IntArray, results: Results, time: float) -> None:
         with self.timings("tell"):
+            self.hooks.heed()
             members = self.ledger.members(number, _no_points)
             self.sampler.tell(members, results)
+            self.hooks.collect(time)
 
     def why(self, number: int) -> dict[str, Any]:
         """All that is known of one member: point, fate, cause, attempts.

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
+from ensemblerl.report import accessor as accessor
 from ensemblerl.store.dataset import read_dataset
 from ensemblerl.store.reading import is_store
 from ensemblerl.store.reading import read_ledger as read_ledger

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ensemblerl.events import Event
 from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import State
-from ensemblerl.records import Outcome
-from ensemblerl.store import checkpoint
+from ensemblerl.records import Outcome, Snapshot
+from ensemblerl.store import checkpoint, policies
 from ensemblerl.store.codec import encode, spelt
 from ensemblerl.store.compactor import Compactor
 from ensemblerl.store.errors import FORMAT, StoreError, failure
@@ -22,6 +22,7 @@ from ensemblerl.store.index import SegmentIndex
 from ensemblerl.store.lock import Lock
 from ensemblerl.store.reading import CAMPAIGN, LEDGER, is_store, read_events, read_provenance
 from ensemblerl.store.segments import get_writer
+from ensemblerl.store.telemetry import NAME, LearningLog, read_rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +55,12 @@ class DirectoryStore:
         self._offsets = Offsets()
         self._found = SegmentIndex(self.segments, keep=False)
         self._compactor = Compactor(root, self._provenance, self._offsets)
-        self._log = self._opened()  # last: nothing can fail any more that would leave it open
+        self._log, n_events = self._opened()
+        try:
+            self._learning = LearningLog(root / NAME, n_events)
+        except BaseException:
+            self._log.close()
+            raise
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Self:
@@ -113,16 +119,17 @@ class DirectoryStore:
             lock.release()
             raise
 
-    def _opened(self) -> LogFile:
-        """The ledger's file, its torn tail cut off, every launch in it noted."""
-        file, stop = self.path / LEDGER, 0
+    def _opened(self) -> tuple[LogFile, int]:
+        """The ledger's file, its torn tail cut off, every launch in it noted; events in it."""
+        file, stop, n_events = self.path / LEDGER, 0, 0
         try:
             if file.exists():
                 for offset, text in scan(file):
                     stop = offset + len(text) + len(line(""))
                     self._offsets.note(offset, text, stop)
+                    n_events += 1
                 repair(file, stop)
-            return LogFile(file, self._lock.beat)
+            return LogFile(file, self._lock.beat), n_events
         except OSError as error:
             raise failure(error, file, "open the ledger") from error
 
@@ -176,6 +183,34 @@ class DirectoryStore:
         """The newest whole checkpoint, if any."""
         return checkpoint.load(self.path / "checkpoint.npz")
 
+    def publish(self, snapshot: Snapshot) -> None:
+        """Keep a version of a policy as a read-only file in ``policy/``.
+
+        Raises
+        ------
+        StoreError
+            when it cannot be written
+        """
+        policies.publish(self.path, snapshot)
+
+    def snapshot(self, version: int) -> Snapshot | None:
+        """The one published under this version, if any."""
+        return policies.published(self.path, version)
+
+    def log(self, rows: Iterable[Mapping[str, Any]], n_events: int) -> None:
+        """Keep telemetry that came when so many events were known; none of it twice.
+
+        Raises
+        ------
+        StoreError
+            when it cannot be written
+        """
+        self._learning.append(rows, n_events)
+
+    def logged(self) -> Iterator[dict[str, Any]]:
+        """All telemetry, in order."""
+        return read_rows(self.path)
+
     def compact(self, ledger: Ledger, *, final: bool = False) -> None:
         """Move complete blocks of settled members into shards; all there is when ``final``.
 
@@ -204,6 +239,7 @@ class DirectoryStore:
         if self._pid != os.getpid():
             return
         try:
+            self._learning.close()
             get_writer(self.segments).close()
             self._log.close()
         finally:

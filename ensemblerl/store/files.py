@@ -11,11 +11,18 @@ from typing import Any
 from ensemblerl.store.errors import failure
 
 
-def write_aside(path: Path, data: bytes, *, sync: bool = True) -> None:
+def write_aside(path: Path, data: bytes, *, sync: bool = True, mode: int | None = None) -> None:
     """Replace a file in one step: a reader sees the old one or the new one, whole.
 
     The name of the part is fixed, so that one left by a kill is overwritten by the next writer
     (the lock sees to it that there is one).
+
+    Parameters
+    ----------
+    path : of the file
+    data : its content
+    sync : bring it to disk before it gets its name
+    mode : permissions; the usual ones when None
 
     Raises
     ------
@@ -25,7 +32,9 @@ def write_aside(path: Path, data: bytes, *, sync: bool = True) -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(part, data, sync)
+        if mode is not None:
+            part.unlink(missing_ok=True)  # it may be read-only itself
+        _write(part, data, sync, mode)
         part.replace(path)
         if sync:
             sync_directory(path.parent)
@@ -35,9 +44,11 @@ def write_aside(path: Path, data: bytes, *, sync: bool = True) -> None:
         raise failure(error, path, "write") from error
 
 
-def _write(path: Path, data: bytes, sync: bool) -> None:
+def _write(path: Path, data: bytes, sync: bool, mode: int | None) -> None:
     with path.open("wb") as file:
         file.write(data)
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         if sync:
             file.flush()
             os.fsync(file.fileno())

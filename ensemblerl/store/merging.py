@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.events import Event, Launched, Settled
+from ensemblerl.events import Event, Launched, Published, Settled
 from ensemblerl.records import AnyArray, Members
 
 MOST = 4096
@@ -17,7 +17,8 @@ def merged(events: Iterable[Event]) -> Iterator[Event]:
     """Events that leave a ledger with the same columns.
 
     Launches in a row with settlements become one launch and one settlement, with a time for each
-    row in place of one; everything else stays where it is.
+    row in place of one; everything else stays where it is, but versions of policies, which no
+    column depends on and which would cut the rows short.
     """
     launched: list[Launched] = []
     settled: list[Settled] = []
@@ -26,6 +27,8 @@ def merged(events: Iterable[Event]) -> Iterator[Event]:
             launched.append(event)
         elif isinstance(event, Settled):
             settled.append(event)
+        elif isinstance(event, Published):
+            yield event
         else:
             yield from _flush(launched, settled)
             yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from ensemblerl.events import Closed, Event, Launched
 from ensemblerl.protocols import State, Store
+from ensemblerl.records import Snapshot
 from ensemblerl.testing.core import Control
 from ensemblerl.testing.events import outcomes, sample_events
 from ensemblerl.testing.memory import Kept, MemoryStore, MemoryStores, toy_record
@@ -107,6 +108,31 @@ class FirstCheckpoint(MemoryStore):
             super().checkpoint(state, n_events)
 
 
+class SingleWeights(MemoryStore):
+    """Keeps weights in single precision."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Half the bytes."""
+        weights = {k: v.astype("f4") if v.dtype == "f8" else v for k, v in snapshot.weights.items()}
+        super().publish(replace(snapshot, weights=weights))
+
+
+class OnePolicy(MemoryStore):
+    """Has the newest version only, whichever is asked for."""
+
+    def snapshot(self, version: int) -> Snapshot | None:
+        """The newest."""
+        return super().snapshot(max(self.kept.snapshots, default=version))
+
+
+class LogsReplays(MemoryStore):
+    """Keeps the telemetry of a replay once more."""
+
+    def log(self, rows: Iterable[Mapping[str, Any]], n_events: int) -> None:
+        """All of it."""
+        self.kept.telemetry.extend({**row, "n_events": n_events} for row in rows)
+
+
 class Lines(MemoryStore):
     """A file of lines with no checksum: an index into sample events, or a reason.
 
@@ -185,6 +211,9 @@ _CASES: list[tuple[str, Callable[[Any], None], type[MemoryStore]]] = [
     ("records are found by number and attempt", check_in_memory, LosesRecords),
     ("records are found by number and attempt", check_in_memory, FindsAgain),
     ("the newest checkpoint comes back", check_in_memory, FirstCheckpoint),
+    ("a published version comes back", check_in_memory, SingleWeights),
+    ("a published version comes back", check_in_memory, OnePolicy),
+    ("telemetry is kept once", check_in_memory, LogsReplays),
     ("a torn tail is no event", check_on_disk, AcceptsTornLines),
     ("a torn tail is no event", check_on_disk, GluesOntoTheTear),
     ("a torn tail is no event", check_on_disk, NoChecksum),

@@ -6,7 +6,7 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ensemblerl.events import Event
 from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Job, State
-from ensemblerl.records import Answer, Fate, Members, Outcome
+from ensemblerl.records import Answer, Fate, Members, Outcome, Snapshot
+from ensemblerl.store.telemetry import Once
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,6 +29,8 @@ class Kept:
     events: list[Event] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     checkpoint: tuple[State, int] | None = None
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    telemetry: list[dict[str, Any]] = field(default_factory=list)
 
 
 def toy_record(outcome: Outcome) -> bytes:
@@ -59,6 +62,7 @@ class MemoryStore:
         decode: Callable[[bytes], Outcome] = toy_outcome,
     ) -> None:
         self.kept, self._decode, self._found = kept or Kept(), decode, 0
+        self._once = Once(row["n_events"] for row in self.kept.telemetry)
 
     def append(self, *events: Event) -> None:
         """Keep copies."""
@@ -84,6 +88,22 @@ class MemoryStore:
     def restored(self) -> tuple[State, int] | None:
         """A copy of the newest."""
         return copy.deepcopy(self.kept.checkpoint)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Keep a copy."""
+        self.kept.snapshots[snapshot.version] = copy.deepcopy(snapshot)
+
+    def snapshot(self, version: int) -> Snapshot | None:
+        """A copy."""
+        return copy.deepcopy(self.kept.snapshots.get(version))
+
+    def log(self, rows: Iterable[Mapping[str, Any]], n_events: int) -> None:
+        """Keep copies of those that are new."""
+        self.kept.telemetry.extend(copy.deepcopy(self._once(rows, n_events)))
+
+    def logged(self) -> Iterator[dict[str, Any]]:
+        """Copies, in order."""
+        yield from copy.deepcopy(self.kept.telemetry)
 
     def compact(self, ledger: Ledger, *, final: bool = False) -> None:
         """Nothing to do."""
@@ -118,6 +138,7 @@ class InlineExecutor:
 
     n_workers = 1
     in_process = True
+    inline = True
 
     def __init__(self) -> None:
         self.queue: list[tuple[Members, Future[Answer]]] = []

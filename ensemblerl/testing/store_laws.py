@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemblerl.events import Closed, Event
 from ensemblerl.protocols import State, Store
-from ensemblerl.records import Outcome
+from ensemblerl.records import Outcome, Snapshot
 from ensemblerl.testing.core import require, same
 from ensemblerl.testing.events import same_event, sample_events
 
@@ -45,6 +45,8 @@ def check_store(
         round_trip_law(make, folder / "round")
         reopened_law(make, folder / "reopened")
         checkpoint_law(make, folder / "checkpoint")
+        snapshot_law(make, folder / "snapshots")
+        telemetry_law(make, folder / "telemetry")
         if ledger is not None:
             torn_tail_law(make, folder / "torn", ledger)
             damage_law(make, folder / "damaged", ledger)
@@ -113,6 +115,43 @@ def _state_law(came: tuple[State, int] | None, state: State, n_events: int, law:
     assert came is not None
     require(came[1] == n_events, law, f"after {came[1]} events, wanted {n_events}")
     require(same(came[0], state), law, f"state came as {came[0]}, wanted {state}")
+
+
+def snapshot_law(make: Make, path: Path) -> None:
+    """A version comes back as it was published, in this life and later; no other one does."""
+    law, store = "a published version comes back", make(path)
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal((3, 2)), "b/ü": np.array(1, "i4"), "none": np.empty((0, 2))}
+    kept = [Snapshot(i, {**arrays, "i": np.array([i])}, {"a": [None, 0.1]}) for i in (0, 17)]
+    for snapshot in kept:
+        store.publish(snapshot)
+        store.publish(snapshot)
+    for _ in range(2):
+        require(store.snapshot(3) is None, law, "version 3 came, which was never published")
+        for snapshot in kept:
+            came = store.snapshot(snapshot.version)
+            require(same(came, snapshot), law, f"{snapshot} came as {came}")
+        store.close()
+        store = make(path)
+    store.close()
+
+
+def telemetry_law(make: Make, path: Path) -> None:
+    """Rows come back in order; those of a replay are not kept again, those after it are."""
+    law = "telemetry is kept once"
+    rows = [{"loss": i / 3, "counts": [i, 0], "who": "ü"} for i in range(6)]
+    calls = [(rows[:1], 2), (rows[1:3], 4), (rows[3:4], 4), (rows[4:], 5)]
+    wanted = [{**row, "n_events": n} for some, n in calls for row in some]
+    for life in (1, 3, 4, 4):
+        store = make(path)
+        store.append(*[Closed(0.0, "")] * (6 - len(list(store.events()))))
+        for some, n in calls[:life]:
+            store.log(some, n)
+        store.close()
+        store = make(path)
+        came, until = list(store.logged()), sum(len(some) for some, _ in calls[:life])
+        require(came == wanted[:until], law, f"after {life} calls {came} came")
+        store.close()
 
 
 def torn_tail_law(make: Make, path: Path, ledger: str) -> None:

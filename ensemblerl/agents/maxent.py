@@ -1,0 +1,252 @@
+"""The agent: draws from a policy with a density, learns from results as they come, however late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ensemblerl.agents.background import Background
+from ensemblerl.agents.base import Learner, Policy
+from ensemblerl.agents.core import Core
+from ensemblerl.agents.inline import Inline
+from ensemblerl.agents.learners.mpo import MPO, Fitted
+from ensemblerl.agents.policies.defended import Defended
+from ensemblerl.agents.policies.mixture import MixturePolicy
+from ensemblerl.agents.replay import Replay
+from ensemblerl.protocols import Metrics, State
+from ensemblerl.records import (
+    AnyArray,
+    Cube,
+    Demands,
+    FloatArray,
+    IntArray,
+    Members,
+    Proposals,
+    Results,
+    Snapshot,
+)
+
+LEARNING = ("inline", "background")
+SHARE = 1 / 64
+"""Later on, results between two lessons as a share of those known."""
+TRIES = 1000
+"""Rounds of draws of which none is feasible before it gives up."""
+
+
+class MaxEnt:
+    """A maximum-entropy agent: its policy moves to  pi*(x) ∝ p(x) exp(R(x) / alpha).
+
+    R, alpha and the shares of prior and widened policy in the draws are the goal's demands. Every
+    point carries the exact log density of its draw, with respect to the cube, and the version
+    that drew it. A known constraint is honoured by drawing again (``rejected`` in the notes); the
+    density stays untruncated.
+
+    Parameters
+    ----------
+    cube : where it draws
+    policy : a policy on this cube, or a callable of the cube; `MixturePolicy` when None
+    learner : when None `MPO` for a policy with a closed M-step, else `TrajectoryBalance`
+    learning : "inline": in ``tell``, deterministic; "background": in a process of its own that
+        never blocks; None: inline where members run in the driver's own thread or in virtual
+        time, else in the background
+    learning_share : of one core that learning in the background may use
+    every : results between two lessons at first
+    name : its name in ``proposer``
+
+    Raises
+    ------
+    TypeError, ValueError
+        naming the argument, what was wanted and what came
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ensemblerl.records import Cube
+    >>> agent = MaxEnt(Cube(("real",) * 2, (0, 0), (None, None)))
+    >>> agent.ask(3, np.random.default_rng(0)).unit.shape
+    (3, 2)
+    """
+
+    has_density = True
+    order_free = False
+
+    def __init__(
+        self,
+        cube: Cube,
+        *,
+        policy: Policy | Callable[[Cube], Policy] | None = None,
+        learner: Learner | None = None,
+        learning: str | None = None,
+        learning_share: float = 0.5,
+        every: int = 4,
+        name: str = "agent",
+    ) -> None:
+        if learning is not None and learning not in LEARNING:
+            raise ValueError(f"learning: wanted one of {LEARNING} or None, got {learning!r}")
+        if not 0 < learning_share <= 1:
+            raise ValueError(f"learning_share: wanted a share in (0, 1], got {learning_share!r}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every: wanted a whole number >= 1, got {every!r}")
+        self.cube, self.name, self.learning = cube, name, learning
+        self.learning_share, self.every = learning_share, every
+        self.policy = _policy(policy, cube)
+        self.learner = _learner(learner, self.policy)
+        self._mind: Inline | Background | None = None
+
+    # ---- asking
+
+    def ask(
+        self, n: int, rng: np.random.Generator, context: Mapping[str, Any] | None = None
+    ) -> Proposals:
+        """(n, ndim) points of the newest version.
+
+        Raises
+        ------
+        ValueError
+            when the known constraint turns down all of 1,000 rounds of draws
+        """
+        mind = self._at_work()
+        serving, version = mind.serving, mind.version
+        unit, rejected = self._feasible(serving, n, context, rng)
+        notes: dict[str, AnyArray] = {"version": np.full(n, version, dtype=np.int64)}
+        if serving.n_steps > 1:
+            steps = serving.steps(unit, context)
+            notes |= {"log_prob": steps.sum(axis=1), "log_prob_steps": steps}
+        else:
+            notes["log_prob"] = serving.log_prob(unit, context)
+        if self.cube.feasible is not None:
+            notes["rejected"] = rejected
+        return Proposals(unit, notes)
+
+    def _feasible(
+        self, serving: Defended, n: int, context: Mapping[str, Any] | None, rng: np.random.Generator
+    ) -> tuple[FloatArray, IntArray]:
+        """(n, ndim) feasible draws, and (n,) how many were turned down for each."""
+        unit = serving.sample(n, context, rng)
+        rejected = np.zeros(n, dtype=np.int64)
+        if self.cube.feasible is None:
+            return unit, rejected
+        for _ in range(TRIES):
+            wrong = np.flatnonzero(~self.cube.feasible(unit))
+            if not len(wrong):
+                return unit, rejected
+            rejected[wrong] += 1
+            unit[wrong] = serving.sample(len(wrong), context, rng)
+        raise ValueError(
+            f"{self.name}: the known constraint turned down {TRIES} rounds of draws; wanted a "
+            "space whose feasible part can be hit: tighten bounds or drop the constraint"
+        )
+
+    def log_density(self, unit: FloatArray) -> FloatArray:
+        """(n, ndim) -> (n,) log density of what it draws from now."""
+        return self._at_work().serving.log_prob(unit)
+
+    # ---- telling
+
+    def heed(self, demands: Demands) -> None:
+        """What the goal asks now."""
+        self._at_work().heed(demands)
+
+    def tell(self, members: Members, results: Results) -> Metrics:
+        """Add to what is known; inline, learn from it."""
+        return self._at_work().tell(members, results)
+
+    # ---- the session
+
+    def locate(self, in_process: bool) -> None:
+        """Where members run: in the driver's own thread or in virtual time, or elsewhere.
+
+        Said before anything is told; who is not told learns inline.
+        """
+        self._at_work("inline" if in_process else "background")
+
+    def begin(self, *, in_process: bool, last: Snapshot | None = None) -> None:
+        """A session begins.
+
+        Parameters
+        ----------
+        in_process : as for `locate`
+        last : the newest version published before
+        """
+        self.locate(in_process)
+        self._at_work().begin(last)
+
+    def _at_work(self, otherwise: str = "inline") -> Inline | Background:
+        """Where it learns, decided now if it was not."""
+        if self._mind is None:
+            memory = Replay(self.policy.n_steps, self.cube.ndim)
+            core = Core(self.policy, self.learner, memory, every=self.every, share=SHARE)
+            inline = (self.learning or otherwise) == "inline"
+            self._mind = Inline(core) if inline else Background(core, self.learning_share)
+        return self._mind
+
+    def published(self) -> list[Snapshot]:
+        """Versions not handed out yet."""
+        return self._mind.published() if self._mind else []
+
+    def telemetry(self) -> list[dict[str, Any]]:
+        """Rows not handed out yet."""
+        return self._mind.telemetry() if self._mind else []
+
+    def close(self) -> None:
+        """End the learning process, if there is one."""
+        if self._mind:
+            self._mind.close()
+
+    def state_dict(self) -> State:
+        """What is known, the policy, and what the learner needs for its next lesson."""
+        return self._at_work().state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it up."""
+        self._at_work().load_state_dict(state)
+
+    def describe(self) -> dict[str, Any]:
+        """Policy, learner and arguments."""
+        return {
+            "sampler": type(self).__name__,
+            "name": self.name,
+            **self.policy.describe(),
+            **self.learner.describe(),
+            "every": self.every,
+        }
+
+    def __repr__(self) -> str:
+        return f"MaxEnt({self.policy!r}, {type(self.learner).__name__}, name={self.name!r})"
+
+
+def _policy(given: Policy | Callable[[Cube], Policy] | None, cube: Cube) -> Policy:
+    policy = MixturePolicy(cube) if given is None else given
+    if isinstance(policy, type) or not isinstance(policy, Policy):
+        policy = policy(cube) if callable(policy) else policy
+    if isinstance(policy, type) or not isinstance(policy, Policy):
+        raise TypeError(
+            "policy: wanted a policy, or a callable of the cube such as policies.TokenPolicy, got "
+            f"{type(given).__name__}"
+        )
+    if policy.cube.kinds != cube.kinds or policy.cube.levels != cube.levels:
+        raise ValueError(f"policy: wanted one on the agent's cube, got one on {policy.cube.kinds}")
+    return policy
+
+
+def _learner(given: Learner | None, policy: Policy) -> Learner:
+    if given is None and not isinstance(policy, Fitted):
+        from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
+
+        given = TrajectoryBalance()
+    learner = MPO() if given is None else given
+    if isinstance(learner, type) or not isinstance(learner, Learner):
+        raise TypeError(f"learner: wanted a learner such as MPO(), got {given!r}")
+    if isinstance(learner, MPO) and not isinstance(policy, Fitted):
+        raise TypeError(
+            f"learner: MPO wants a policy with a closed M-step such as MixturePolicy, got "
+            f"{type(policy).__name__}; TrajectoryBalance() learns that one"
+        )
+    if not isinstance(learner, MPO) and isinstance(policy, Fitted):
+        raise TypeError(
+            f"learner: {type(learner).__name__} follows a gradient and wants a policy that has one "
+            f"such as TokenPolicy, got {type(policy).__name__}; MPO() learns that one"
+        )
+    return learner
