@@ -14,7 +14,9 @@ time. At 100, 1,000, 10,000 and 100,000 members known:
 * learning: processor time of that process for a member, its start left out, and until it is idle
 * all: of all processes, asked for 16 at a time
 
-between this number of members and the one before. Then the dispatch rate: members a second of
+between this number of members and the one before, and the version of the policy in the end. This
+campaign asks for a thousand points a second, so the process that learns, which may use half a
+core, gives fewer lessons than inline. Then the dispatch rate: members a second of
 `explore` with a store on disk and workers on paper (`ensemblerl.Simulated`), the default learning
 in the background against Sobol' points; as results come one by one, and 64 at a time.
 
@@ -62,8 +64,9 @@ ASKS = 200
 """Readings of ask(1) at each size; of ask(16) a quarter."""
 IN_FLIGHT = 64
 WANTED_MS, WANTED_RATIO, AT = 1.0, 1.5, 10_000
-IDLE, PATIENCE = 0.4, 30.0
-"""Seconds without work after which the learning process is idle; the longest wait for it."""
+IDLE, FIRST_IDLE, PATIENCE = 0.5, 3.0, 30.0
+"""Seconds without work after which the learning process is idle, and at first, when it rests
+from loading torch; the longest wait for it."""
 DEFAULT = "default, background"
 
 # Contestants: the cube -> a sampler ---------------------------------------------------------------
@@ -133,11 +136,13 @@ def children() -> float:
     return float(sum(one.user + one.system for one in times))
 
 
-def children_idle() -> float:
-    """The same, when they have done what they had to do."""
+def children_idle(pause: float = IDLE) -> float:
+    """The same, when they have done what they had to do and not moved for so long."""
+    import psutil
+
     ends, now = time.monotonic() + PATIENCE, children()
-    while time.monotonic() < ends:
-        time.sleep(IDLE)
+    while psutil.Process().children() and time.monotonic() < ends:
+        time.sleep(pause)
         before, now = now, children()
         if now <= before:
             break
@@ -217,17 +222,22 @@ class _Hooked(Clocked):
         return getattr(self._inner, name) if name in ("ask", "tell") else super().__getattr__(name)
 
 
-def costs(make: Callable[[Cube], Any], sizes: list[int], times: int) -> list[dict[str, float]]:
-    """Milliseconds at each size."""
+def costs(
+    make: Callable[[Cube], Any], sizes: list[int], times: int, rest: float
+) -> list[dict[str, float]]:
+    """Milliseconds at each size; first of all, it rests until nothing has moved for so long."""
     driven = Driven(make, sizes[-1])
     rows = []
     with driven.campaign:
         driven.step(WARM)
+        children_idle(rest)
         for size in sizes:
             row = {"members": size, **stretch(driven, size)}
+            version = driven.campaign.ledger.published
             row["ask_1"] = driven.asks(1, times)
             row[f"ask_{BATCH}"] = driven.asks(BATCH, max(times // 4, 1))
-            rows.append({k: v if k == "members" else 1e3 * v for k, v in row.items()})
+            in_ms = {k: v if k == "members" else 1e3 * v for k, v in row.items()}
+            rows.append({**in_ms, "version": version})
     return rows
 
 
@@ -311,11 +321,11 @@ def rates(n: int, rounds: int) -> dict[str, dict[str, list[float]]]:
 def tell(result: dict[str, Any]) -> None:
     names = ["ask_1", f"ask_{BATCH}", "tell", "sending", "learning", "all"]
     rows = [
-        [way, f"{row['members']:,}", *(float(row[name]) for name in names)]
+        [way, f"{row['members']:,}", *(float(row[k]) for k in names), row["version"]]
         for way, table in result["costs"].items()
         for row in table
     ]
-    heading = ["ms a point or member", "members", "ask(1)", f"ask({BATCH})", *names[2:]]
+    heading = ["ms a point or member", "members", "ask(1)", f"ask({BATCH})", *names[2:], "version"]
     show("Processor time", heading, rows)
     later = "full run only"
     rows = [
@@ -360,7 +370,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     sizes = sorted(set(options.sizes))
     if sizes[0] <= WARM or min(options.asks, options.dispatch, options.rounds) < 1:
         parser.error(f"wanted --sizes above {WARM}; --asks, --dispatch and --rounds of 1 or more")
-    found = {way: costs(WAYS[way], sizes, options.asks) for way in options.ways}
+    rest = IDLE if options.quick else FIRST_IDLE
+    found = {way: costs(WAYS[way], sizes, options.asks, rest) for way in options.ways}
     result = {
         "sizes": sizes,
         "costs": found,

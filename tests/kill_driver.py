@@ -40,6 +40,8 @@ if __name__ == "__main__":
         store=path,
         seed=11,
         cluster="serial" if how == "serial" else None,
+        # what the agent learns beside Dask workers depends on when they finish
+        sampler="sobol" if how == "dask, Sobol'" else None,
         watch=acknowledge(),
     )
     campaign.run()

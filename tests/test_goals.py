@@ -229,8 +229,9 @@ def test_ties_go_to_the_first():
 def test_demands_anneal():
     goal = Minimize()
     temperatures = [goal.demands(ledger_of(goal, {}, n=n), 10).temperature for n in (0, 5, 10, 20)]
-    assert temperatures == [1.0, 0.5, 0.0, 0.0]
+    assert temperatures == pytest.approx([0.1, 0.025, 0.0, 0.0])
     assert goal.demands(ledger_of(goal, {}, n=0), 0).prior_share == 0.1
+    assert goal.demands(ledger_of(goal, {}, n=0), 0).ranked
 
 
 def test_signed_is_its_own_inverse():

@@ -34,7 +34,7 @@ class Optional(Uniform):
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
-        (None, Sobol),
+        (None, Portfolio),
         ("sobol", Sobol),
         ("uniform", Uniform),
         ("lhs", LatinHypercube),
@@ -51,6 +51,12 @@ def test_what_makes_a_sampler(given, kind):
     assert type(sampler) is kind
     assert sampler.cube is SPACE.cube
     assert getattr(sampler, "n", 12) == 12
+
+
+def test_the_default_is_the_agent_and_sobol_at_the_floor():
+    sampler = as_sampler(None, SPACE, 12)
+    assert [part.name for part in sampler.parts] == ["agent", "sobol"]
+    assert sampler.shares.tolist() == pytest.approx([0.95, 0.05])
 
 
 def test_an_n_with_a_default_is_not_the_number_of_members():

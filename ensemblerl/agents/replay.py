@@ -105,15 +105,16 @@ class Replay:
 
     Of the notes, ``log_prob`` (n,), ``version`` (n,) and ``log_prob_steps`` (n, T) are kept. What
     is missing or NaN becomes 0, the prior's, and -1 for the version; with T = 1 the step becomes
-    the ``log_prob``. For one thread at a time.
+    the ``log_prob``. For one thread at a time. Priorities as in Schaul et al. 2016
+    (arXiv:1511.05952).
 
     Parameters
     ----------
     n_steps : T, steps in which the policy builds a point
     ndim : coordinates of the cube
     shard : members that room is made for at a time
-    exponent : alpha, how much priorities count; 0 for uniform draws [1]_
-    correction : beta, how much the weights of a minibatch make up for it; 1 for fully [1]_
+    exponent : alpha, how much priorities count; 0 for uniform draws
+    correction : beta, how much the weights of a minibatch make up for it; 1 for fully
 
     Attributes
     ----------
@@ -123,11 +124,6 @@ class Replay:
     ------
     ValueError
         for an argument out of its range
-
-    References
-    ----------
-    .. [1] Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", ICLR 2016,
-       doi:10.48550/arXiv.1511.05952
     """
 
     def __init__(
