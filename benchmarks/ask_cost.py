@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", metavar="PATH")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.sizes, options.asks, options.dispatch, options.rounds = [100, 200], 20, 150, 1
+        options.sizes, options.asks, options.dispatch, options.rounds = [80, 160], 20, 100, 1
         options.ways = [DEFAULT, "tokens, inline"]
     sizes = sorted(set(options.sizes))
     if sizes[0] <= WARM or min(options.asks, options.dispatch, options.rounds) < 1:

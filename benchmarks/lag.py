@@ -266,21 +266,26 @@ def runs(tasks: list[Task], jobs: int, cache: Path | None) -> dict[Task, Found]:
     """What came of each; those in the cache are not run again."""
     known = dict(kept(cache)) if cache else {}
     done = {task: known[task.key] for task in tasks if task.key in known}
+    for task, result in finished([task for task in tasks if task not in done], jobs):
+        done[task] = result
+        if cache:
+            with cache.open("a") as file:
+                file.write(json.dumps({"key": task.key, "found": result._asdict()}) + "\n")
+            print(f"{len(done)} of {len(tasks)}: {tuple(task)} {result.late:.3f}", flush=True)
+    return done
+
+
+def finished(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, Found]]:
+    """Each with what came of it, as they finish."""
+    if jobs == 1:
+        yield from ((task, run(task)) for task in tasks)
+        return
     # a forked child would inherit the threads of the libraries loaded here in whatever state
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting: dict[Future[Found], Task] = {
-            pool.submit(run, task): task for task in tasks if task not in done
-        }
+        waiting: dict[Future[Found], Task] = {pool.submit(run, task): task for task in tasks}
         for future in as_completed(waiting):
-            task, result = waiting[future], future.result()
-            done[task] = result
-            if cache:
-                line = json.dumps({"key": task.key, "found": result._asdict()})
-                with cache.open("a") as file:
-                    file.write(line + "\n")
-                print(f"{len(done)} of {len(tasks)}: {tuple(task)} {result.late:.3f}", flush=True)
-    return done
+            yield waiting[future], future.result()
 
 
 def kept(cache: Path) -> Iterator[tuple[str, Found]]:
@@ -428,7 +433,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.quick:
         options.members, options.others, options.seeds = 96, 96, 2
         options.learners, options.temperatures = [DEFAULT, "trajectory balance"], [0.1]
-        options.lags = [0, 16]
+        options.lags, options.jobs = [0, 16], 1
     least = max(options.lags, default=0)
     if options.seeds < 2 or options.jobs < 1 or 0 not in options.lags:
         parser.error("wanted --seeds 2 or more, --jobs 1 or more, and 0 among --lags")

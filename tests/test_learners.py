@@ -260,13 +260,18 @@ class Felt(Tree):
         return steps, weights["logits"][self.nodes(unit)[0]], active
 
 
-def test_the_critic_leaves_the_weights_of_the_policy_alone():
+def test_the_critic_shapes_what_the_policy_decides_from():
     policy, learner = Felt(rng(1).normal(size=(13, 3))), VTrace(clip=None)
-    R, learner.heads = rewards(policy), {"critic": rng(5).normal(size=(3, 4))}
-    expected = policy_gradient_at(policy, R, ALPHA, soft_values(policy, R, ALPHA)[2])
+    R, head = rewards(policy), rng(5).normal(size=(3, 4))
+    learner.heads = {"critic": head}
     got = gradient(learner, policy, enumerated(policy), R)
-    np.testing.assert_allclose(-got["logits"], expected, atol=1e-12)
-    assert np.abs(got["critic"]).max() > 0.01
+    value, _, visits = soft_values(policy, R, ALPHA)
+    here = head[level(np.arange(13))]
+    said = (policy.weights["logits"] * here[:, :3]).sum(axis=1) + here[:, 3]
+    critic = BASELINE_COST * (visits * (value - said))[:, None] * here[:, :3]
+    actor = policy_gradient_at(policy, R, ALPHA, visits)
+    np.testing.assert_allclose(-got["logits"], actor + critic, atol=1e-12)
+    assert np.abs(critic).max() > 0.01
 
 
 def test_the_first_critic_says_the_mean_reward_everywhere():

@@ -60,13 +60,14 @@ class Background:
 
     def tell(self, members: Members, results: Results) -> Metrics:
         """Add here, and send it over; neither waits."""
-        self.core.memory.add(members, results)
+        self.core.add(members, results)
         self._send("tell", members, results)
         return {"version": float(self.version)}
 
     def begin(self, last: Snapshot | None) -> None:
         """Publish the policy as it is, under a number of its own, and start the process."""
-        self.core.resume({**self._progress, "demands": vars(self.core.demands)})
+        now = {"demands": vars(self.core.demands), "key": self.core.key}
+        self.core.resume({**self._progress, **now})
         self.core.heed(self.core.demands)
         version = self.core.version if last is None else last.version + 1
         if last is not None and same(self.core.snapshot(), last):
@@ -176,7 +177,8 @@ class Background:
 
 def _post(outbox: queue.SimpleQueue[tuple[Any, ...] | None], connection: Connection) -> None:
     """Sends what is in the outbox; a full pipe holds up this thread and nobody else."""
-    with contextlib.suppress(OSError, ValueError):
+    # a connection that is closed under its hands may also raise TypeError
+    with contextlib.suppress(OSError, ValueError, TypeError):
         while (message := outbox.get()) is not None:
             connection.send(message)
 

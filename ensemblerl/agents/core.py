@@ -40,7 +40,7 @@ class Core:
     ) -> None:
         self.policy, self.learner, self.memory = policy, learner, memory
         self.every, self.share = every, share
-        self.version, self._key, self._taught = 0, -1, 0
+        self.version, self.key, self._taught = 0, -1, 0
         self.demands = Demands(prior_share=0.1, ranked=True)
         self._served = self._shares
         self.snapshots: deque[Snapshot] = deque([self.snapshot()])
@@ -68,13 +68,15 @@ class Core:
 
     def tell(self, members: Members, results: Results) -> None:
         """Add; nothing is learnt."""
-        if self._key < 0 and len(members):
-            self._key = int(members.seed[np.argmin(members.number)])
-        before = self.memory.n_settled
-        self.memory.add(members, results)
-        if self.memory.n_settled > before:
+        if self.add(members, results):
             version = members.notes.get("version", np.full(len(members), -1))
             self._arrived += version[results.fate != "pending"].tolist()
+
+    def add(self, members: Members, results: Results) -> int:
+        """Add to what is known; gives the number of newly settled ones."""
+        if self.key < 0 and len(members):
+            self.key = int(members.seed[np.argmin(members.number)])
+        return self.memory.add(members, results)
 
     @property
     def due(self) -> bool:
@@ -86,7 +88,7 @@ class Core:
     def learn(self) -> None:
         """One lesson, and its policy published."""
         self._taught = self.memory.n_settled
-        rng = np.random.default_rng([STREAM, max(self._key, 0), self.version])
+        rng = np.random.default_rng([STREAM, max(self.key, 0), self.version])
         self.policy, metrics = self.learner.learn(self.policy, self.memory, self.demands, rng)
         self._publish(self.version + 1)
         self.rows.append({**metrics, **self._seen(rng)})
@@ -127,7 +129,7 @@ class Core:
         """All but the rows: plain."""
         return {
             "version": self.version,
-            "key": self._key,
+            "key": self.key,
             "taught": self._taught,
             "arrived": np.array(self._arrived, dtype=np.int64),
             "served": np.array(self._served),
@@ -138,7 +140,7 @@ class Core:
 
     def resume(self, state: State) -> None:
         """Take up `progress`; nothing waits to be handed out."""
-        self.version, self._key = int(state["version"]), int(state["key"])
+        self.version, self.key = int(state["version"]), int(state["key"])
         self._taught, self._arrived = int(state["taught"]), list(map(int, state["arrived"]))
         prior, wide = map(float, state["served"])
         self._served = (prior, wide)

@@ -90,7 +90,8 @@ def linear(hidden: Tensor, head: Tensor) -> Tensor:
 class VTrace(GradientLearner):
     """Actor and critic; the critic is linear in what the policy decides from.
 
-    The critic leaves the policy's own weights alone. ``clip`` is rho-bar and c-bar at once;
+    Both shape these features, as in the paper: without the critic's gradient they say too little
+    of the value, and the actor follows the critic's errors. ``clip`` is rho-bar and c-bar at once;
     ``corrected=False`` is the plain actor-critic, which takes every ratio as 1. See
     `GradientLearner` for arguments.
     """
@@ -107,7 +108,7 @@ class VTrace(GradientLearner):
     def loss(self, seen: Seen, heads: dict[str, Tensor]) -> Judged:
         """The actor's and half of the critic's; a row's priority is its mean absolute error."""
         steps, active = seen.steps.detach().numpy(), seen.active.numpy()
-        V = linear(seen.hidden.detach(), heads["critic"])
+        V = linear(seen.hidden, heads["critic"])
         v, v_next = on_the_way(V.detach().numpy(), active, seen.R)
         rho = self.ratios(steps, seen.rows.steps)
         errors, q = vtrace(v, v_next, -seen.alpha * steps, 1.0, rho, self.rho_bar, self.rho_bar)

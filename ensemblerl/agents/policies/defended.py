@@ -50,22 +50,23 @@ class Defended:
 
     def log_prob(self, unit: FloatArray, context: Context = None) -> FloatArray:
         """(n, ndim) -> (n,) log density of the mixture."""
-        logs = [np.zeros(len(unit))]
-        logs += [part.log_prob(unit, context) for part in (self._wide, self.policy)]
-        return self._mean(np.array(logs))
+        return self._mean([part.log_prob(unit, context) for part in self._learnt], len(unit))
 
     def steps(self, unit: FloatArray, context: Context = None) -> FloatArray:
         """(n, ndim) -> (n, T) log of each step's probability, given those before, over the
         prior's: of the mixture, whose components' shares change with every step.
         """
-        whole = [np.zeros((len(unit), self.n_steps))]
-        whole += [
-            np.cumsum(part.steps(unit, context), axis=1) for part in (self._wide, self.policy)
-        ]
-        return np.diff(self._mean(np.array(whole)), axis=1, prepend=0.0)
+        whole = [np.cumsum(part.steps(unit, context), axis=1) for part in self._learnt]
+        return np.diff(self._mean(whole, len(unit), self.n_steps), axis=1, prepend=0.0)
 
-    def _mean(self, logs: FloatArray) -> FloatArray:
-        """(3, ...) -> (...) log of the mean by shares."""
-        used = self.shares > 0
-        shares = self.shares[used].reshape(-1, *[1] * (logs.ndim - 1))
-        return np.asarray(logsumexp(logs[used], axis=0, b=shares))
+    @property
+    def _learnt(self) -> list[Policy]:
+        """Those with a share besides the prior, which is 0 everywhere on this scale."""
+        parts = (self._wide, self.policy)
+        return [part for part, share in zip(parts, self.shares[1:], strict=True) if share > 0]
+
+    def _mean(self, logs: list[FloatArray], *shape: int) -> FloatArray:
+        """Logs of what has a share besides the prior -> ``shape`` log of the mean by shares."""
+        shares = self.shares[self.shares > 0]
+        whole = np.array([np.zeros(shape), *logs] if self.shares[0] > 0 else logs)
+        return np.asarray(logsumexp(whole, axis=0, b=shares.reshape(-1, *[1] * len(shape))))
