@@ -71,6 +71,7 @@ def campaign(n: int) -> float:
             lorenz96.space(),
             erl.Minimize("misfit"),
             n_members=n,
+            sampler="sobol",
             cluster=erl.Simulated(64, runtime=60.0),
             store=path,
             seed=SEED,

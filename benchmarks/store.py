@@ -96,6 +96,7 @@ def campaign(path: Path, n: int) -> dict[str, Any]:
         space,
         erl.Minimize(),
         n_members=n,
+        sampler="sobol",
         cluster=erl.Simulated(WORKERS, runtime=60.0),
         store=path,
         seed=SEED,

@@ -230,7 +230,7 @@ def stopped_at(n):
     """A watch that stops the campaign once so many are settled."""
 
     def watch(campaign):
-        if campaign.ledger.n_settled >= n:
+        if campaign.ledger.n_settled >= n and not campaign.reason:
             campaign.stop()
 
     return watch
@@ -317,7 +317,7 @@ class TestCampaigns:
 
     def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(self, undisturbed, tmp_path, kind):
         lines = (undisturbed / "ledger.jsonl").read_bytes().splitlines(keepends=True)
-        for cut in range(1, len(lines), len(lines) // 7):
+        for cut in range(1, len(lines), len(lines) // (7 if kind is MaxEnt else 3)):
             path = tmp_path / str(cut)
             shutil.copytree(undisturbed, path)
             for name in ("checkpoint.npz", "compacted.json", "zarr.json"):  # these came last
@@ -404,14 +404,14 @@ class TestLearning:
             space,
             erl.Minimize(),
             sampler=make(space.cube, learner=learner),
-            n_members=240,
+            n_members=180,
             seed=3,
             cluster="serial",
             store=tmp_path / "s",
         ).run()
         failed = erl.open(tmp_path / "s").fate.values != "ok"
-        assert failed[:40].mean() > 0.4
-        assert failed[-80:].mean() < 0.5 * failed[:40].mean()
+        # of the prior's draws 0.6 fail
+        assert failed[-80:].mean() < 0.6 - 5 * np.sqrt(0.24 / 80)
 
     def test_when_all_fail_it_goes_on_drawing_from_the_prior(self, tmp_path):
         space = erl.Space(x=erl.Real(0.5, 1.0), y=erl.Real(0.0, 1.0))
@@ -425,7 +425,7 @@ class TestLearning:
             cluster="serial",
             store=tmp_path / "s",
         )
-        with pytest.warns(UserWarning, match="fail"):
+        with pytest.warns(UserWarning, match="none of 30 members is ok"):
             campaign.run()
         assert (launched(tmp_path / "s")[1] == 0.0).all()
 
