@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ensemblerl import agents as agents
     from ensemblerl import samplers as samplers
     from ensemblerl.campaign import Campaign as Campaign
     from ensemblerl.executors.serial import Serial as Serial
@@ -62,14 +63,15 @@ _WHERE = {
     "stores": ("open", "rerun"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = sorted([*_MODULE, "samplers"])
+_ROOMS = ("agents", "samplers")
+__all__ = sorted([*_MODULE, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "samplers":
-        return importlib.import_module("ensemblerl.samplers")
+    if name in _ROOMS:
+        return importlib.import_module(f"ensemblerl.{name}")
     if name not in _MODULE:
         raise AttributeError(f"module 'ensemblerl' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ensemblerl.{_MODULE[name]}"), name)
