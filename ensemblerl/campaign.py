@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ensemblerl.events import Closed, Launched, Opened, Relaunched
+from ensemblerl.events import Closed, Extended, Launched, Opened, Relaunched
 from ensemblerl.ledger import FATE_CODE
 from ensemblerl.loop.arrivals import Arrivals
 from ensemblerl.loop.bundling import Bundling
@@ -273,6 +273,8 @@ class Campaign:
 
     def _fill(self) -> bool:
         """Launch what there is room for; True while there may be more to come."""
+        if self.n_members != self.ledger.n_members:
+            self.journal.keep(Extended(self.executor.time(), self.n_members))
         self._rerun()
         if self.reason or self.ledger.n >= self.n_members:
             return bool(self._again) and not self._halted

@@ -27,6 +27,14 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Extended:
+    """The session goes on to another total."""
+
+    time: float
+    n_members: int
+
+
+@dataclass(frozen=True)
 class Launched:
     """New members are about to be submitted for the first time (written before they are)."""
 
@@ -83,4 +91,6 @@ class Closed:
     reason: str
 
 
-Event = Opened | Launched | Relaunched | Ended | Settled | SchemaFixed | Published | Closed
+Event = (
+    Opened | Extended | Launched | Relaunched | Ended | Settled | SchemaFixed | Published | Closed
+)

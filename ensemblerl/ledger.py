@@ -15,6 +15,7 @@ from ensemblerl.events import (
     Closed,
     Ended,
     Event,
+    Extended,
     Launched,
     Opened,
     Published,
@@ -121,6 +122,7 @@ class Ledger:
     n, n_settled, n_events : members launched, members settled, events applied
     sessions : the drivers that worked on this campaign, in order
     schema : layout of the results, None before the first ok member
+    n_members : the total that is worked towards, 0 before there is one
     published : newest version of a policy that was published, -1 before there is one
     best_member, best_reward : number of the member with the largest reward, -1 before there is one
     no_gain : members settled since ``best_member`` was
@@ -132,7 +134,7 @@ class Ledger:
         self.counts = np.zeros(len(FATES), dtype=np.int64)
         self.sessions: list[Opened] = []
         self.schema: SchemaFixed | None = None
-        self.reason, self.published = "", -1
+        self.reason, self.published, self.n_members = "", -1, 0
         self.best_member, self.best_reward, self.no_gain = -1, -np.inf, 0
         self.causes: dict[int, str] = {}
         self.left: dict[int, str] = {}
@@ -229,7 +231,9 @@ class Ledger:
                 self._settled(event)
             case Opened():
                 self.sessions.append(event)
-                self.reason = ""
+                self.reason, self.n_members = "", event.n_members
+            case Extended():
+                self.n_members = event.n_members
             case SchemaFixed():
                 self.schema = event
             case Published():

@@ -92,6 +92,18 @@ class Cube:
         return np.where(self.active(unit), unit, 0.5) if self.conditional else unit
 
 
+def cubes_differ(one: Cube, two: Cube) -> str:
+    """What differs of kinds, levels, edges and parents; the constraints cannot be compared."""
+    edges = [[None if e is None else e.tolist() for e in cube.edges] for cube in (one, two)]
+    same = {
+        "kinds": one.kinds == two.kinds,
+        "levels": one.levels == two.levels,
+        "edges": edges[0] == edges[1],
+        "parents": one.parents == two.parents,
+    }
+    return ", ".join(name for name, equal in same.items() if not equal)
+
+
 @dataclass(frozen=True)
 class Proposals:
     """Points a sampler asks for, with what will be needed when their results come back.

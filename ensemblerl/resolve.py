@@ -11,11 +11,10 @@ from typing import Any
 from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.protocols import Executor, Sampler
-from ensemblerl.records import Cube
+from ensemblerl.records import Cube, cubes_differ
 from ensemblerl.samplers.chain import Chain
 from ensemblerl.samplers.latin_hypercube import LatinHypercube
 from ensemblerl.samplers.listed import Listed
-from ensemblerl.samplers.parts import cubes_differ
 from ensemblerl.samplers.portfolio import Portfolio
 from ensemblerl.samplers.sobol import Sobol
 from ensemblerl.samplers.uniform import Uniform

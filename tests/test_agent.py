@@ -395,15 +395,13 @@ class TestLearning:
         error = np.hypot(np.nanstd(early), np.nanstd(late)) / np.sqrt(30)
         assert np.nanmean(late) < np.nanmean(early) - 3 * error
 
-    @pytest.mark.parametrize("make", [MaxEnt, token_agent], ids=["mixture", "tokens"])
-    def test_it_avoids_where_members_fail(self, tmp_path, make):
+    def test_it_avoids_where_members_fail(self, tmp_path):
         space = erl.Space(x=erl.Real(0.0, 1.0), y=erl.Real(0.0, 1.0))
-        learner = None if make is MaxEnt else TrajectoryBalance(rate=0.03)
         erl.prepare(
             cliff,
             space,
             erl.Minimize(),
-            sampler=make(space.cube, learner=learner),
+            sampler=MaxEnt,
             n_members=180,
             seed=3,
             cluster="serial",

@@ -606,7 +606,7 @@ class TestShare:
     @pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 1.0])
     def test_work_is_that_share_of_the_time(self, monkeypatch, share):
         """Rows come faster than they could be learnt from."""
-        end = 400.0
+        end = 100.0
         clock, _ = pupil_at_work(monkeypatch, share, rows_at(np.arange(0.0, end, 0.5)), end)
         lesson = 0.5 / clock.wall
         assert clock.used / clock.wall <= share + 2 * lesson

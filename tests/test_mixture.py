@@ -404,6 +404,16 @@ class TestFit:
         for name in one:
             np.testing.assert_allclose(one[name], two[name], rtol=1e-12)
 
+    def test_components_without_a_share_stay_as_they_are(self):
+        policy = trained(mixed_cube(), components=2)
+        w = policy.weights | {"share": np.array([1.0, 0.0])}
+        unit = uniform(mixed_cube(), 5)
+        got = policy.with_weights(w).fitted(unit, np.ones(5), 1.0, rng()).weights
+        assert got["share"].tolist() == [1.0, 0.0]
+        for name in ("mean", "cov", "table_2"):
+            np.testing.assert_allclose(got[name][1], w[name][1])
+            assert not np.allclose(got[name][0], w[name][0])
+
     def test_the_likelihood_rises(self):
         unit = trained(family_cube(), seed=3).sample(300, None, rng(1))
         policy, w = MixturePolicy(family_cube()), rng(2).random(300)

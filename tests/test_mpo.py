@@ -326,13 +326,14 @@ class TestLesson:
         drawn = policy.sample(2000, None, rng(5))
         assert -policy.log_prob(drawn).mean() > (-0.2 if alpha else -0.7)
 
+    @pytest.mark.parametrize("alpha", [0.1, 50.0])
     @pytest.mark.parametrize("ranked", [True, False])
-    def test_points_that_failed_are_left(self, ranked):
+    def test_points_that_failed_are_left_at_any_temperature(self, ranked, alpha):
         policy = MixturePolicy(CUBE)
         unit = policy.sample(200, None, rng(1))
         failed = unit[:, 0] > 0.5
         memory = Memory(unit, np.where(failed, -np.inf, 0.0), np.zeros(200))
-        got = MPO().learn(policy, memory, Demands(temperature=0.1, ranked=ranked), rng())
+        got = MPO().learn(policy, memory, Demands(temperature=alpha, ranked=ranked), rng())
         after = got.policy.sample(2000, None, rng(3))
         assert (after[:, 0] > 0.5).mean() < 0.3
 
@@ -383,7 +384,7 @@ class TestLesson:
             policy, got = lesson(rng(1).normal(size=60), learner=MPO(anchor=anchor))
             drawn = policy.sample(1000, None, rng())
             moves.append(-got.policy.log_prob(drawn).mean())
-        assert sorted(moves, reverse=True) == moves
+        assert moves[0] > 1.1 * moves[1] > 2.0 * moves[2]
 
     def test_what_it_tells(self):
         reward = rng(1).normal(size=60)

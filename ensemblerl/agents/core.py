@@ -68,7 +68,7 @@ class Core:
 
     def tell(self, members: Members, results: Results) -> None:
         """Add; nothing is learnt."""
-        if self.add(members, results):
+        if self.add(members, results) and not self.demands.frozen:
             version = members.notes.get("version", np.full(len(members), -1))
             self._arrived += version[results.fate != "pending"].tolist()
 

@@ -51,15 +51,13 @@ class Inline:
 
     def begin(self, last: Snapshot | None) -> None:
         """A version published with other weights stays what it was; this one is a new one."""
-        if last is None:
-            return
         core = self.core
-        if core.version < last.version or (
-            core.version == last.version and not same(core.snapshot(), last)
-        ):
-            core.renumber(last.version + 1)
-        elif core.version == last.version:
+        if last is not None and core.version == last.version and same(core.snapshot(), last):
             core.snapshots.clear()
+        elif last is not None and core.version <= last.version:
+            core.renumber(last.version + 1)
+        elif not core.snapshots:  # learnt, and perhaps never published
+            core.snapshots.append(core.snapshot())
 
     def published(self) -> list[Snapshot]:
         """Versions not handed out yet."""
@@ -89,7 +87,8 @@ class Inline:
 
 def same(one: Snapshot, two: Snapshot) -> bool:
     """Whether two versions draw alike: the same weights and shares."""
-    shares = all(one.meta[name] == two.meta[name] for name in ("prior_share", "wide_share"))
+    names = ("prior_share", "wide_share")
+    shares = all(one.meta.get(name) == two.meta.get(name) for name in names)
     return (
         shares
         and one.weights.keys() == two.weights.keys()

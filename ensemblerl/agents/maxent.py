@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from ensemblerl.agents.background import Background
 from ensemblerl.agents.base import Learner, Policy
 from ensemblerl.agents.core import Core
 from ensemblerl.agents.inline import Inline
+from ensemblerl.agents.learners.gradient import GradientLearner
+from ensemblerl.agents.learners.minibatch import Differentiable
 from ensemblerl.agents.learners.mpo import MPO, Fitted
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.policies.mixture import MixturePolicy
@@ -26,13 +29,14 @@ from ensemblerl.records import (
     Proposals,
     Results,
     Snapshot,
+    cubes_differ,
 )
 
 LEARNING = ("inline", "background")
 SHARE = 1 / 64
 """Later on, results between two lessons as a share of those known."""
-TRIES = 1000
-"""Rounds of draws of which none is feasible before it gives up."""
+LIMIT = 100_000
+"""Draws in a row that may be infeasible."""
 
 
 class MaxEnt:
@@ -105,7 +109,7 @@ class MaxEnt:
         Raises
         ------
         ValueError
-            when the known constraint turns down all of 1,000 rounds of draws
+            when the known constraint turns down 100,000 draws in a row
         """
         mind = self._at_work()
         serving, version = mind.serving, mind.version
@@ -124,20 +128,26 @@ class MaxEnt:
         self, serving: Defended, n: int, context: Mapping[str, Any] | None, rng: np.random.Generator
     ) -> tuple[FloatArray, IntArray]:
         """(n, ndim) feasible draws, and (n,) how many were turned down for each."""
-        unit = serving.sample(n, context, rng)
-        rejected = np.zeros(n, dtype=np.int64)
-        if self.cube.feasible is None:
-            return unit, rejected
-        for _ in range(TRIES):
-            wrong = np.flatnonzero(~self.cube.feasible(unit))
-            if not len(wrong):
-                return unit, rejected
-            rejected[wrong] += 1
-            unit[wrong] = serving.sample(len(wrong), context, rng)
-        raise ValueError(
-            f"{self.name}: the known constraint turned down {TRIES} rounds of draws; wanted a "
-            "space whose feasible part can be hit: tighten bounds or drop the constraint"
-        )
+        feasible = self.cube.feasible
+        if feasible is None:
+            return serving.sample(n, context, rng), np.zeros(n, dtype=np.int64)
+        units, places, tried, size, barren = [], [-1], 0, n, 0
+        while len(places) <= n:
+            unit = serving.sample(size, context, rng)
+            rows = np.flatnonzero(feasible(unit))
+            units.append(unit[rows])
+            places += (tried + rows).tolist()
+            tried, barren = tried + size, 0 if len(rows) else barren + size
+            self._give_up(barren)
+            size = min(2 * size + 8, 8192)
+        return np.concatenate(units)[:n], np.diff(places[: n + 1]) - 1
+
+    def _give_up(self, barren: int) -> None:
+        if barren >= LIMIT:
+            raise ValueError(
+                f"{self.name}: the known constraint turned down {barren} draws in a row; wanted a "
+                "space whose feasible part can be hit: tighten bounds or drop the constraint"
+            )
 
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log density of what it draws from now."""
@@ -156,10 +166,13 @@ class MaxEnt:
     # ---- the session
 
     def locate(self, in_process: bool) -> None:
-        """Where members run: in the driver's own thread or in virtual time, or elsewhere.
+        """A session is to begin, here or elsewhere: in the driver's own thread or in virtual time.
 
-        Said before anything is told; who is not told learns inline.
+        What an agent knows is what it is told from now on: the same object may serve another
+        campaign. One that nobody tells where it is learns inline.
         """
+        self.close()
+        self._mind = None
         self._at_work("inline" if in_process else "background")
 
     def begin(self, *, in_process: bool, last: Snapshot | None = None) -> None:
@@ -170,14 +183,14 @@ class MaxEnt:
         in_process : as for `locate`
         last : the newest version published before
         """
-        self.locate(in_process)
-        self._at_work().begin(last)
+        self._at_work("inline" if in_process else "background").begin(last)
 
     def _at_work(self, otherwise: str = "inline") -> Inline | Background:
         """Where it learns, decided now if it was not."""
         if self._mind is None:
             memory = Replay(self.policy.n_steps, self.cube.ndim)
-            core = Core(self.policy, self.learner, memory, every=self.every, share=SHARE)
+            learner = copy.deepcopy(self.learner)
+            core = Core(self.policy, learner, memory, every=self.every, share=SHARE)
             inline = (self.learning or otherwise) == "inline"
             self._mind = Inline(core) if inline else Background(core, self.learning_share)
         return self._mind
@@ -208,8 +221,8 @@ class MaxEnt:
         return {
             "sampler": type(self).__name__,
             "name": self.name,
-            **self.policy.describe(),
-            **self.learner.describe(),
+            "policy": self.policy.describe(),
+            "learner": self.learner.describe(),
             "every": self.every,
         }
 
@@ -226,8 +239,8 @@ def _policy(given: Policy | Callable[[Cube], Policy] | None, cube: Cube) -> Poli
             "policy: wanted a policy, or a callable of the cube such as policies.TokenPolicy, got "
             f"{type(given).__name__}"
         )
-    if policy.cube.kinds != cube.kinds or policy.cube.levels != cube.levels:
-        raise ValueError(f"policy: wanted one on the agent's cube, got one on {policy.cube.kinds}")
+    if which := cubes_differ(policy.cube, cube):
+        raise ValueError(f"policy: wanted one on the agent's cube, got one whose {which} differ")
     return policy
 
 
@@ -244,7 +257,7 @@ def _learner(given: Learner | None, policy: Policy) -> Learner:
             f"learner: MPO wants a policy with a closed M-step such as MixturePolicy, got "
             f"{type(policy).__name__}; TrajectoryBalance() learns that one"
         )
-    if not isinstance(learner, MPO) and isinstance(policy, Fitted):
+    if isinstance(learner, GradientLearner) and not isinstance(policy, Differentiable):
         raise TypeError(
             f"learner: {type(learner).__name__} follows a gradient and wants a policy that has one "
             f"such as TokenPolicy, got {type(policy).__name__}; MPO() learns that one"

@@ -34,6 +34,11 @@ STATUS: dict[str, int] = {
 }
 
 
+LEAST = 1e-2
+"""Smallest chance of a row, as a share of the largest: what taught nothing once may do so later.
+Schaul et al. add a constant to priorities to this end."""
+
+
 def mid_ranks(reward: FloatArray, among: FloatArray) -> FloatArray:
     """(n,) rewards, (m,) sorted -> (n,) ranks in (0, 1) of the rewards among the sorted ones.
 
@@ -244,7 +249,7 @@ class Replay:
         if len(absent) or (self._shards.columns["status"][place] < FAILED).any():
             unknown = np.setdiff1d(number, self.rows().number)
             raise ValueError(f"number: wanted numbers of rows, got {unknown[0]}")
-        p = probability(priority, self.exponent)
+        p = np.maximum(probability(priority, self.exponent), LEAST * self._largest)
         self._tree.set(place, p)
         self._shards.columns["p"][place] = p
         self._largest = float(p.max(initial=self._largest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -44,12 +45,11 @@ class Hooks:
         self._time = 0.0
 
     def heed(self) -> None:
-        """Tell the goal's demands as of now, for the total that the newest session opened with."""
+        """Tell the goal's demands as of now."""
         if not self._heeding:
             return
         ledger = self._ledger
-        n_members = ledger.sessions[-1].n_members if ledger.sessions else ledger.n
-        demands = self._goal.demands(ledger, n_members)
+        demands = self._goal.demands(ledger, ledger.n_members or ledger.n)
         for part in self._heeding:
             part.heed(demands)
 
@@ -61,10 +61,21 @@ class Hooks:
     def begin(self, in_process: bool) -> None:
         """Let learners start what they need."""
         if self._beginning:
-            version = self._ledger.published
-            last = self._store.snapshot(version) if version >= 0 else None
+            last = self._last()
             for part in self._beginning:
                 part.begin(in_process=in_process, last=last)
+
+    def _last(self) -> Snapshot | None:
+        """The newest version published; without arrays when its file is lost or damaged."""
+        version = self._ledger.published
+        if version < 0:
+            return None
+        try:
+            found = self._store.snapshot(version)
+        except ValueError as error:
+            warnings.warn(f"the agent goes on under a new version: {error}", stacklevel=2)
+            found = None
+        return found or Snapshot(version, {})
 
     def collect(self, time: float) -> None:
         """Take what there is: telemetry goes to the store, snapshots wait for `publish`."""
@@ -85,17 +96,19 @@ class Hooks:
             for a version that was published with other weights
         """
         while self._waiting:
-            snapshot = self._waiting.popleft()
+            snapshot = self._waiting[0]  # stays there until all is done: a write may fail
             if snapshot.version > self._ledger.published:
                 with self._timings("publish"):
                     self._store.publish(snapshot)
                 yield Published(self._time, snapshot.version)
             elif not _alike(snapshot, self._store.snapshot(snapshot.version)):
+                self._waiting.popleft()
                 raise ValueError(
                     f"version: wanted one above {self._ledger.published}, which is published, got "
                     f"{snapshot.version} with other weights; a campaign has one sequence of "
                     "versions: one agent, or erl.fork(...) to go on with another one"
                 )
+            self._waiting.popleft()
 
     def forget(self, version: int) -> None:
         """What waits up to this version was published by an earlier driver."""

@@ -6,6 +6,7 @@ resume is what it knew before: the events of the ledger, in their order.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,9 @@ from ensemblerl.loop.timings import Timings
 from ensemblerl.protocols import Goal, Sampler, Store
 from ensemblerl.records import AnyArray, FloatArray, IntArray, Members, Results
 from ensemblerl.space import Space
+
+_SAMPLER, _STATE = "sampler", "state"
+"""Of a checkpoint: whose it is, and what it says."""
 
 
 def _no_points(unit: FloatArray) -> dict[str, AnyArray]:
@@ -47,10 +51,12 @@ class Journal:
         self.timings = Timings()
         self.hooks = Hooks(sampler, goal, store, self.ledger, self.timings)
         self.lock = threading.RLock()
-        self._known = 0
+        self._known, self._whole = 0, True
 
     def replay(self, in_process: bool = False) -> None:
         """Take in what the store holds; the sampler goes on from its newest checkpoint.
+
+        Another sampler than the one of the checkpoint is told everything from the beginning.
 
         Parameters
         ----------
@@ -58,9 +64,9 @@ class Journal:
         """
         self.hooks.locate(in_process)
         restored = self.store.restored()
-        if restored:
+        if restored and restored[0].get(_SAMPLER) == self._sampler():
             state, self._known = restored
-            self.sampler.load_state_dict(state)
+            self.sampler.load_state_dict(state[_STATE])
         for event in self.store.events():
             self._take(event)
             if isinstance(event, Published):
@@ -99,8 +105,13 @@ class Journal:
         self._publish()
 
     def checkpoint(self) -> None:
-        """Keep the sampler's state as it is now."""
-        self.store.checkpoint(self.sampler.state_dict(), self.ledger.n_events)
+        """Keep the sampler's state as it is now; not when a tell was cut short: a replay is."""
+        if self._whole:
+            state = {_SAMPLER: self._sampler(), _STATE: self.sampler.state_dict()}
+            self.store.checkpoint(state, self.ledger.n_events)
+
+    def _sampler(self) -> str:
+        return json.dumps(self.sampler.describe(), sort_keys=True)
 
     def members(self, number: Sequence[int] | IntArray) -> Members:
         """The members of these numbers, with their latest attempt."""
@@ -127,7 +138,9 @@ class Journal:
         with self.timings("tell"):
             self.hooks.heed()
             members = self.ledger.members(number, _no_points)
+            whole, self._whole = self._whole, False
             self.sampler.tell(members, results)
+            self._whole = whole
             self.hooks.collect(time)
 
     def why(self, number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemblerl.ledger import missing
 from ensemblerl.protocols import Metrics, Sampler, State
-from ensemblerl.records import AnyArray, Cube, IntArray, Members, Results
+from ensemblerl.records import AnyArray, Cube, IntArray, Members, Results, cubes_differ
 
 Noted = tuple[IntArray, dict[str, AnyArray]]
 """Rows of the whole, and the notes of these rows."""
@@ -54,18 +54,6 @@ def cube_of(parts: Sequence[Sampler]) -> Cube | None:
                 f"differ in {which}"
             )
     return having[0][1] if having else None
-
-
-def cubes_differ(one: Cube, two: Cube) -> str:
-    """What differs of kinds, levels, edges and parents; the constraints cannot be compared."""
-    edges = [[None if e is None else e.tolist() for e in cube.edges] for cube in (one, two)]
-    same = {
-        "kinds": one.kinds == two.kinds,
-        "levels": one.levels == two.levels,
-        "edges": edges[0] == edges[1],
-        "parents": one.parents == two.parents,
-    }
-    return ", ".join(name for name, equal in same.items() if not equal)
 
 
 def proposers(part: Sampler) -> list[str]:

@@ -18,6 +18,7 @@ from ensemblerl.events import (
     Closed,
     Ended,
     Event,
+    Extended,
     Launched,
     Opened,
     Published,
@@ -32,6 +33,7 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _COLUMNS = tuple((name, *FIXED[name]) for name in ("seed", "attempt", *LINEAGE))
 _NAMES = {
     Opened: "opened",
+    Extended: "extended",
     Launched: "launched",
     Relaunched: "relaunched",
     Ended: "ended",
@@ -41,7 +43,7 @@ _NAMES = {
     Closed: "closed",
 }
 _PLAIN: dict[str, type[Any]] = {
-    _NAMES[kind]: kind for kind in (Opened, SchemaFixed, Published, Closed)
+    _NAMES[kind]: kind for kind in (Opened, Extended, SchemaFixed, Published, Closed)
 }
 _SPELT = {math.inf: "Infinity", -math.inf: "-Infinity"}
 

@@ -8,6 +8,7 @@ from ensemblerl.events import (
     Closed,
     Ended,
     Event,
+    Extended,
     Launched,
     Opened,
     Published,
@@ -108,6 +109,7 @@ def sample_events() -> list[Event]:
     ended = (Outcome(1, 1, str(Fate.lost), "worker killed", start=3.5, runtime=1.0, worker="w"),)
     return [
         Opened(1.7e9 + 0.125, "1.2-β", 500, "höst", 4711, True, "Serial"),
+        Extended(1.7e9 + 0.5, 600),
         Launched(1.7e9 + 1.1, awkward_members()),
         Ended(1.7e9 + 2.2, ended),
         Relaunched(1.7e9 + 3.3, np.array([1]), np.array([2])),

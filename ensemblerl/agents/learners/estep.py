@@ -85,9 +85,7 @@ def worth(
 
     def at(beta: float) -> tuple[FloatArray, FloatArray]:
         log_w, cut = log_weights(beta, alpha, log_pi, log_b, R, clip, corrected)
-        with np.errstate(invalid="ignore"):
-            weight = np.exp(log_w - np.max(log_w))
-        return np.where(ok, weight, 0.0), cut
+        return np.exp(log_w - np.max(log_w)), cut
 
     ok = np.isfinite(R)
     if not ok.any():

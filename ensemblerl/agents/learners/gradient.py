@@ -121,6 +121,8 @@ class GradientLearner(ABC):
             R = finite(memory.utility(rows, demands))
             g, judged = self.gradient(policy, weights, rows, R, alpha)
             g, norm = clip_norm(g, self.max_norm)
+            if not np.isfinite(norm):  # rewards whose squares are too large to hold
+                continue
             moved = self.optimiser.step({**weights, **self.heads}, g)
             self.heads = {name: moved.pop(name) for name in self.heads}
             weights |= moved
