@@ -46,7 +46,9 @@ html_static_path = ["_static"]
 html_title = f"EnsembleRL {release}"
 html_show_sourcelink = False
 # Only the API has pages below it; elsewhere the place of the empty sidebar is for the code.
-html_sidebars = {page: [] for page in ("index", "quickstart", "concepts", "howto/*", "[sbp]*")}
+html_sidebars = {
+    page: [] for page in ("index", "quickstart", "concepts", "learning", "howto/*", "[sbp]*")
+}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

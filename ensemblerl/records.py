@@ -220,11 +220,17 @@ class Demands:
     Parameters
     ----------
     temperature : alpha, in units of the utility R; 0 for the best alone
-    covering : keep every mode, at the price of sharpness
+    covering : keep every mode, at the price of sharpness: learners that select (`MPO`) then keep
+        four times as many effective members a step
     prior_share : share of the draws that come from the prior
     wide_share : share that comes from the policy widened
     frozen : draw, but learn no more
     ranked : R is the rank of the reward in (0, 1), not the reward itself
+
+    Raises
+    ------
+    ValueError
+        for a temperature below 0 or not finite, and shares that leave nothing
     """
 
     temperature: float = 0.0
@@ -233,6 +239,17 @@ class Demands:
     wide_share: float = 0.0
     frozen: bool = False
     ranked: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: wanted a number >= 0, got {self.temperature!r}")
+        if not (self.prior_share >= 0 and self.wide_share >= 0) or not (
+            self.prior_share + self.wide_share <= 1
+        ):
+            raise ValueError(
+                "prior_share, wide_share: wanted shares >= 0 that leave the policy the rest of 1, "
+                f"got {self.prior_share!r} and {self.wide_share!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -249,6 +266,16 @@ class Snapshot:
     version: int
     weights: dict[str, AnyArray]
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def alike(self, other: Snapshot) -> bool:
+        """Whether they draw alike: the same arrays bit for bit, and the same said of them."""
+        if self.meta != other.meta or self.weights.keys() != other.weights.keys():
+            return False
+        pairs = [(array, other.weights[name]) for name, array in self.weights.items()]
+        return all(
+            a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+            for a, b in pairs
+        )
 
 
 class Outcome(NamedTuple):

@@ -486,15 +486,23 @@ class TestResume:
             agents.append(MaxEnt(cube, learning_share=1.0))
             return agents[-1]
 
+        def watch(campaign):
+            """Somewhere in the middle the simulations wait until something was learnt."""
+            if len(campaign.ledger) % 60 >= 30:
+                mind = agents[-1]._mind
+                until(lambda: mind.version > first or mind._connection.poll(0), "a version")
+
         for n in (60, 120):
+            first = max(versions_in(tmp_path / "s"), default=0) if n > 60 else 0
             prepared = erl.prepare(
-                slow_square,
+                square,
                 space,
                 erl.Minimize(),
                 sampler=make,
                 n_members=n,
                 seed=1,
                 cluster=ThreadPoolExecutor(3),
+                watch=watch,
                 store=tmp_path / "s",
             )
             prepared.run()
@@ -511,9 +519,12 @@ class TestResume:
         assert launched == 120
 
 
-def slow_square(x, y):
-    time.sleep(0.02)
+def square(x, y):
     return x * x + y
+
+
+def versions_in(path):
+    return [event.version for event in read_events(path) if isinstance(event, Published)]
 
 
 class Clock:

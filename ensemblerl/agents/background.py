@@ -17,7 +17,6 @@ import cloudpickle
 
 from ensemblerl.agents import pupil
 from ensemblerl.agents.core import Core, shares_of
-from ensemblerl.agents.inline import same
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.protocols import Metrics, State
 from ensemblerl.records import Demands, Members, Results, Snapshot
@@ -70,7 +69,7 @@ class Background:
         self.core.resume({**self._progress, **now})
         self.core.heed(self.core.demands)
         version = self.core.version if last is None else last.version + 1
-        if last is not None and same(self.core.snapshot(), last):
+        if last is not None and self.core.snapshot().alike(last):
             version = last.version
         self.core.renumber(version)
         self._progress = self.core.progress()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ensemblerl.agents.core import Core
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.protocols import Metrics, State
@@ -52,7 +50,7 @@ class Inline:
     def begin(self, last: Snapshot | None) -> None:
         """A version published with other weights stays what it was; this one is a new one."""
         core = self.core
-        if last is not None and core.version == last.version and same(core.snapshot(), last):
+        if last is not None and core.version == last.version and core.snapshot().alike(last):
             core.snapshots.clear()
         elif last is not None and core.version <= last.version:
             core.renumber(last.version + 1)
@@ -83,14 +81,3 @@ class Inline:
         self.core.resume(state["core"])
         self.core.memory.load_state_dict(state["memory"])
         self._serving = None
-
-
-def same(one: Snapshot, two: Snapshot) -> bool:
-    """Whether two versions draw alike: the same weights and shares."""
-    names = ("prior_share", "wide_share")
-    shares = all(one.meta.get(name) == two.meta.get(name) for name in names)
-    return (
-        shares
-        and one.weights.keys() == two.weights.keys()
-        and all(np.array_equal(array, two.weights[name]) for name, array in one.weights.items())
-    )

@@ -87,9 +87,12 @@ class MaxEnt:
         every: int = 4,
         name: str = "agent",
     ) -> None:
+        if not isinstance(cube, Cube):
+            raise TypeError(f"cube: wanted a Cube such as space.cube, got {type(cube).__name__}")
         if learning is not None and learning not in LEARNING:
             raise ValueError(f"learning: wanted one of {LEARNING} or None, got {learning!r}")
-        if not 0 < learning_share <= 1:
+        number = isinstance(learning_share, int | float)
+        if not number or not 0 < learning_share <= 1:
             raise ValueError(f"learning_share: wanted a share in (0, 1], got {learning_share!r}")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every: wanted a whole number >= 1, got {every!r}")
@@ -236,7 +239,7 @@ def _policy(given: Policy | Callable[[Cube], Policy] | None, cube: Cube) -> Poli
         policy = policy(cube) if callable(policy) else policy
     if isinstance(policy, type) or not isinstance(policy, Policy):
         raise TypeError(
-            "policy: wanted a policy, or a callable of the cube such as policies.TokenPolicy, got "
+            "policy: wanted a policy, or a callable of the cube such as agents.TokenPolicy, got "
             f"{type(given).__name__}"
         )
     if which := cubes_differ(policy.cube, cube):

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-
 from ensemblerl.events import Published
 from ensemblerl.ledger import Ledger
 from ensemblerl.loop.timings import Timings
@@ -101,7 +99,7 @@ class Hooks:
                 with self._timings("publish"):
                     self._store.publish(snapshot)
                 yield Published(self._time, snapshot.version)
-            elif not _alike(snapshot, self._store.snapshot(snapshot.version)):
+            elif not self._there(snapshot):
                 self._waiting.popleft()
                 raise ValueError(
                     f"version: wanted one above {self._ledger.published}, which is published, got "
@@ -109,6 +107,10 @@ class Hooks:
                     "versions: one agent, or erl.fork(...) to go on with another one"
                 )
             self._waiting.popleft()
+
+    def _there(self, snapshot: Snapshot) -> bool:
+        there = self._store.snapshot(snapshot.version)
+        return there is not None and snapshot.alike(there)
 
     def forget(self, version: int) -> None:
         """What waits up to this version was published by an earlier driver."""
@@ -119,14 +121,3 @@ class Hooks:
         with ExitStack() as stack:
             for part in self._closing:
                 stack.callback(part.close)
-
-
-def _alike(one: Snapshot, two: Snapshot | None) -> bool:
-    """Whether the weights are the same, bit for bit."""
-    if two is None or one.weights.keys() != two.weights.keys():
-        return False
-    pairs = [(array, two.weights[name]) for name, array in one.weights.items()]
-    return all(
-        a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
-        for a, b in pairs
-    )

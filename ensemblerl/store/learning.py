@@ -28,11 +28,9 @@ _ABOUT: dict[str, tuple[str, str]] = {
     "n_events": ("events of the campaign before", "1"),
     "loss": ("loss of the learner", "1"),
     "entropy": ("entropy of the policy relative to the prior", "nat"),
-    "kl": ("divergence of the new policy from the old", "nat"),
     "ess": ("effective sample size", "1"),
     "temperature": ("temperature alpha, in units of the utility", "1"),
     "clipped": ("share of the ratios that were clipped", "1"),
-    "gradient_norm": ("norm of the gradient", "1"),
     "norm": ("norm of the gradient", "1"),
     "n_settled": ("members settled before", "1"),
     "n_pending": ("members on their way", "1"),
@@ -43,7 +41,10 @@ _ABOUT: dict[str, tuple[str, str]] = {
         "new results by lag in versions: 0, 1, 2-3, 4-7, 8-15, 16-31, 32-63, 64 and more",
         "1",
     ),
-    "seconds": ("processor time of the lesson", "s"),
+    "log_Z": ("estimate of the log of the target's normalising constant", "nat"),
+    "return": ("mean soft return", "1"),
+    "critic": ("loss of the critic", "1"),
+    "ratio": ("mean ratio of policy to behaviour", "1"),
 }
 """long_name and units of rows' entries; what is not here is named by its own words."""
 

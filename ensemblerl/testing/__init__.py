@@ -1,4 +1,4 @@
-"""The laws, shipped: hold your own sampler, goal, store or executor to them.
+"""The laws, shipped: hold your own sampler, policy, learner, goal, store or executor to them.
 
 Each ``check_*`` is a plain function that raises `BrokenLawError` (an AssertionError) whose message
 names the law and says what came::
@@ -15,6 +15,9 @@ and our tests see to it that each is caught by that one.
 from ensemblerl.testing.core import BrokenLawError, Control
 from ensemblerl.testing.executor_laws import check_executor
 from ensemblerl.testing.goal_laws import check_goal
+from ensemblerl.testing.learner_laws import check_learner
+from ensemblerl.testing.lessons import taught
+from ensemblerl.testing.policy_laws import check_policy
 from ensemblerl.testing.sampler_laws import check_sampler
 from ensemblerl.testing.store_laws import check_store
 
@@ -23,6 +26,9 @@ __all__ = [
     "Control",
     "check_executor",
     "check_goal",
+    "check_learner",
+    "check_policy",
     "check_sampler",
     "check_store",
+    "taught",
 ]

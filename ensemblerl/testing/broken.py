@@ -5,7 +5,9 @@ from __future__ import annotations
 from ensemblerl.testing import (
     broken_executors,
     broken_goals,
+    broken_learners,
     broken_notes,
+    broken_policies,
     broken_samplers,
     broken_stores,
 )
@@ -14,6 +16,8 @@ from ensemblerl.testing.core import Control
 BROKEN: list[Control] = [
     *broken_samplers.BROKEN,
     *broken_notes.BROKEN,
+    *broken_policies.BROKEN,
+    *broken_learners.BROKEN,
     *broken_goals.BROKEN,
     *broken_stores.BROKEN,
     *broken_executors.BROKEN,

@@ -128,7 +128,9 @@ class Freezing(Least):
 
     def demands(self, ledger: Ledger, n_members: int) -> Demands:
         """Not a temperature."""
-        return Demands(temperature=-1.0)
+        demands = Demands()
+        object.__setattr__(demands, "temperature", -1.0)  # it would refuse
+        return demands
 
 
 class NeedsASuccess(Least):

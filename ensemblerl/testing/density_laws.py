@@ -14,6 +14,9 @@ from ensemblerl.testing.rehearsal import Rehearsal, play
 
 Make = Callable[[Cube], Sampler]
 BINS = np.linspace(0.0, 1.0, 9)
+NARROW = 0.02
+"""Share of the prior below which a cell is not counted on its own: of a few thousand draws none
+may fall into it, and then there is no error to go by."""
 SIGMAS = 5.0
 """Standard errors allowed: with a few hundred bins a sound sampler fails once in 10,000 seeds."""
 
@@ -53,11 +56,20 @@ def weights_law(weight: FloatArray, unit: FloatArray, cube: Cube) -> None:
     within(weight - 1.0, "exp(-log_prob), wanted 1")
     active = cube.active(unit)
     for j, edges in enumerate(cube.edges):
-        cells = BINS if edges is None else edges
-        for low, high in pairwise(cells):
+        for low, high in pairwise(BINS if edges is None else pooled(edges)):
             inside = (unit[:, j] >= low) & (unit[:, j] < high)
             excess = weight * active[:, j] * (inside - (high - low))
             within(excess, f"weight beyond its width in [{low:.3g}, {high:.3g}) of coordinate {j}")
+
+
+def pooled(edges: FloatArray) -> list[float]:
+    """(levels + 1,) edges of cells -> at most 9 of them, none closer than `NARROW`."""
+    nearest = np.abs(edges[:, None] - BINS).argmin(axis=0)
+    kept = [0.0]
+    for edge in edges[np.unique(nearest)].tolist():
+        if min(edge - kept[-1], 1.0 - edge) >= NARROW:
+            kept.append(edge)
+    return [*kept, 1.0]
 
 
 def within(excess: FloatArray, what: str) -> None:

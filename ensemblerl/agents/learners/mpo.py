@@ -13,6 +13,8 @@ from ensemblerl.records import Demands, FloatArray
 
 NEWEST = 4096
 """Rows that a lesson looks at, so that its work is bounded."""
+COVER = 4
+"""Times as many effective rows where every mode is to be kept."""
 
 
 @runtime_checkable
@@ -86,7 +88,8 @@ class MPO:
         rows = rows.take(np.arange(max(0, len(rows) - NEWEST), len(rows)))
         R = np.where(rows.ok, memory.utility(rows, demands), -np.inf)
         n, ndim = int(rows.ok.sum()), policy.cube.ndim
-        least = min(max(self.least * ndim, self.root * np.sqrt(n)), 0.5 * n)
+        least = max(self.least * ndim, self.root * np.sqrt(n))
+        least = min(COVER * least if demands.covering else least, 0.5 * n)
         log_pi, alpha = policy.log_prob(rows.unit), demands.temperature
         got = worth(log_pi, rows.log_prob, R, alpha, least, self.clip, self.corrected)
         metrics = {
