@@ -2,19 +2,38 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
+from ensemblerl.agents.learners.mpo import MPO
+from ensemblerl.agents.learners.policy_gradient import PolicyGradient
+from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
+from ensemblerl.agents.learners.vtrace import VTrace
+from ensemblerl.agents.policies.mixture import MixturePolicy
+from ensemblerl.agents.policies.tokens import TokenPolicy
 from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.simulated import Simulated
 from ensemblerl.store.directory import DirectoryStore
+from ensemblerl.records import Cube
 from ensemblerl.store.segments import encode, encode_layout
-from ensemblerl.testing import BrokenLawError, check_executor, check_sampler, check_store
+from ensemblerl.testing import (
+    BrokenLawError,
+    check_executor,
+    check_learner,
+    check_policy,
+    check_sampler,
+    check_store,
+    taught,
+)
+from ensemblerl.testing.box_policy import BoxMover, BoxPolicy
 from ensemblerl.testing.broken import BROKEN
 from ensemblerl.testing.broken_goals import check_least
 from ensemblerl.testing.broken_stores import check_in_memory
+from ensemblerl.testing.cubes import conditional_cube
+from ensemblerl.testing.density_laws import pooled
 from ensemblerl.testing.events import LAYOUT, outcomes
 from ensemblerl.testing.learner import BoxLearner
 from ensemblerl.testing.memory import InlineExecutor, MemoryStore
@@ -68,6 +87,59 @@ def test_the_inline_executor_keeps_the_laws():
     check_executor(InlineExecutor)
 
 
+TOKENS = partial(TokenPolicy, hidden=8, base=4, digits=2)
+
+
+def shaken(policy):
+    """Other logits, so that every token counts."""
+    rng, weights = np.random.default_rng(3), policy.weights
+    for name in ("V", "b"):
+        weights[name] = 0.2 * rng.standard_normal(weights[name].shape)
+    return policy.with_weights(weights)
+
+
+def fine_cube():
+    """An ordinal of 300 levels, and a choice of which one is rare: cells nobody is drawn in."""
+    edges = np.linspace(0.0, 1.0, 301), np.array([0.0, 1e-5, 0.6, 1.0])
+    return Cube(("ordinal", "categorical"), (300, 3), edges)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_sound_policy_and_its_learner_keep_the_laws(seed):
+    check_policy(BoxPolicy, learnt=taught(BoxMover), seed=seed)
+    check_learner(BoxMover, BoxPolicy, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("make", "learnt"),
+    [
+        (MixturePolicy, taught(MPO)),
+        (partial(MixturePolicy, rank=1), taught(MPO)),
+        (TOKENS, shaken),
+    ],
+    ids=["mixture", "rank 1", "tokens"],
+)
+@pytest.mark.parametrize("cube", [None, fine_cube()], ids=["examples", "fine"])
+def test_policies_keep_the_laws(make, learnt, cube):
+    check_policy(make, cube, learnt=learnt)
+
+
+def test_the_mixture_learner_keeps_the_laws():
+    check_learner(MPO, MixturePolicy)
+
+
+@pytest.mark.parametrize("make", [TrajectoryBalance, VTrace, PolicyGradient])
+def test_gradient_learners_keep_the_laws(make):
+    learner = partial(make, updates=2, batch=32, rate=0.03)
+    check_learner(learner, TOKENS, conditional_cube())
+
+
+def test_cells_too_fine_to_be_counted_go_together():
+    assert pooled(np.linspace(0.0, 1.0, 5)) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len(pooled(np.linspace(0.0, 1.0, 301))) == 9
+    assert pooled(np.array([0.0, 1e-5, 0.6, 0.99, 1.0])) == [0.0, 0.6, 1.0]
+
+
 @pytest.mark.parametrize("control", BROKEN, ids=[c.name for c in BROKEN])
 def test_every_broken_control_fails_its_law(control):
     with pytest.raises(BrokenLawError) as caught:
@@ -80,9 +152,11 @@ def test_no_control_disappears():
     kinds = Counter(control.check.__name__ for control in BROKEN)
     assert kinds == {
         "check_sampler": 23,
+        "check_box_policy": 17,
+        "check_box_mover": 14,
         "check_least": 13,
         "check_in_memory": 11,
         "check_on_disk": 3,
         "check_inline": 9,
     }
-    assert len({control.name for control in BROKEN}) == len(BROKEN) == 59
+    assert len({control.name for control in BROKEN}) == len(BROKEN) == 90

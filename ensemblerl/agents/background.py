@@ -123,11 +123,23 @@ class Background:
             return
         try:
             while self._connection.poll():
-                snapshots, rows, self._progress = self._connection.recv()
+                news = self._connection.recv()
+                if isinstance(news, str):
+                    self._failed(news)
+                    return
+                snapshots, rows, self._progress = news
                 self.core.snapshots.extend(snapshots)
                 self._rows += rows
         except (EOFError, OSError):
             self._died()
+
+    def _failed(self, error: str) -> None:
+        """The learner raised: the campaign goes on with what there is."""
+        self.close()
+        last = self.core.snapshots[-1].version if self.core.snapshots else self.version
+        warnings.warn(
+            f"the learner raised {error}; version {last} stays the last one", stacklevel=2
+        )
 
     def _died(self) -> None:
         process = self._process
@@ -137,7 +149,7 @@ class Background:
         self._deaths += 1
         again = self._deaths <= RESTARTS
         warnings.warn(
-            f"the learning process ended by itself (exit code {code}); "
+            f"learning process {self._deaths} ended by itself (exit code {code}); "
             + ("it is started again" if again else f"version {self.version} stays the last one"),
             stacklevel=2,
         )

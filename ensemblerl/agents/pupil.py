@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -91,7 +92,8 @@ class Pupil:
         while True:
             owed -= self._take(min(owed, HURRY) if self._core.due else WATCH)
             if owed <= 0 and self._core.due:
-                self._core.learn()
+                if not self._learnt():
+                    return
                 if first:  # most of it was loading libraries, once
                     first, used = False, time.process_time()
             if self._core.snapshots:
@@ -99,6 +101,17 @@ class Pupil:
             now = time.process_time()
             owed = max(0.0, owed) + (now - used) * (1.0 - self._share) / self._share
             used = now
+
+    def _learnt(self) -> bool:
+        """Give the lesson; an error in it goes to the driver, for another try would meet it too."""
+        try:
+            self._core.learn()
+        except Exception as error:
+            traceback.print_exc()
+            with _piped():
+                self._connection.send(f"{type(error).__name__}: {error}")
+            return False
+        return True
 
     def _take(self, timeout: float) -> float:
         """All that has come, waiting for the first so long; the wait, seconds."""

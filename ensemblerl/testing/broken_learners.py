@@ -54,7 +54,7 @@ class PoisonedByFailures(BoxMover):
     def inside(self, utility: FloatArray, edge: FloatArray) -> FloatArray:
         """NaN from the first failure on."""
         with np.errstate(invalid="ignore"):
-            return edge + 0.0 * utility.mean()
+            return np.asarray(edge + 0.0 * utility.mean())
 
 
 class NeedsASuccess(BoxMover):
@@ -62,7 +62,7 @@ class NeedsASuccess(BoxMover):
 
     def utility(self, utility: FloatArray) -> FloatArray:
         """An IndexError when everything failed."""
-        return utility - utility[np.isfinite(utility)][0]
+        return np.asarray(utility - utility[np.isfinite(utility)][0])
 
 
 class DividesByTheSpread(BoxMover):

@@ -42,7 +42,7 @@ class Unnormalised(BoxPolicy):
         """More than 1 together, but only once there is a box."""
         low, high = self._box["low"], self._box["high"]
         inside = (unit >= low) & (unit <= high) & (high - low < 1.0)
-        return np.where(self.cube.active(unit), np.log1p(inside), 0.0)
+        return np.where(self.cube.active(unit), np.log(1.0 + inside), 0.0)
 
 
 class LeavesAStepOut(BoxPolicy):
@@ -63,7 +63,7 @@ class CountsInactive(BoxPolicy):
     def steps(self, unit: FloatArray, context: Context = None) -> FloatArray:
         """Without asking what is active."""
         low, high = self._box["low"], self._box["high"]
-        return np.log(0.5 + 0.5 * ((unit >= low) & (unit <= high)) / (high - low))
+        return np.asarray(np.log(0.5 + 0.5 * ((unit >= low) & (unit <= high)) / (high - low)))
 
 
 class StandardisesTheBatch(BoxPolicy):

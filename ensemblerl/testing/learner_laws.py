@@ -110,7 +110,7 @@ def same_rng_law(make: Make, policy: Policy, n: int, seed: int) -> None:
         np.random.seed(other)  # noqa: NPY002
         with global_state_untouched(law):
             came.append(_taught(make(), policy, memory_of(policy, n, seed), seed).weights)
-    require(same(*came), law, "two equal lessons parted")
+    require(same(came[0], came[1]), law, "two equal lessons parted")
 
 
 def restore_laws(make: Make, policy: Policy, n: int, seed: int) -> None:

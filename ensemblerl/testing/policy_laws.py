@@ -53,11 +53,11 @@ def check_policy(
             points_law(policy, chosen, seed)
             same_rng_law(policy, seed)
             steps_law(policy, seed)
-            density_law(policy, draws, seed)
-            widened_law(policy, draws, seed)
             weights_laws(policy, seed)
             immutable_law(policy, seed)
             pickle_law(policy, seed)
+            density_law(policy, draws, seed)
+            widened_law(policy, draws, seed)
 
 
 def declared_law(make: Make, cube: Cube) -> None:
@@ -93,7 +93,7 @@ def same_rng_law(policy: Policy, seed: int) -> None:
         with global_state_untouched(law):
             drawn.append(policy.sample(SOME, None, np.random.default_rng(seed)))
             policy.log_prob(drawn[-1])
-    require(same(*drawn), law, "two equal draws parted")
+    require(same(drawn[0], drawn[1]), law, "two equal draws parted")
 
 
 def steps_law(policy: Policy, seed: int) -> None:
@@ -107,13 +107,13 @@ def steps_law(policy: Policy, seed: int) -> None:
     anywhere = policy.cube.canonical(np.maximum(rng.random((SOME, policy.cube.ndim)), 1e-12))
     for unit in (policy.sample(SOME, None, rng), anywhere, anywhere[:0]):
         log_prob, steps = policy.log_prob(unit), policy.steps(unit)
-        for name, came, shape in (
+        for name, found, shape in (
             ("log_prob", log_prob, (len(unit),)),
             ("steps", steps, (len(unit), policy.n_steps)),
         ):
-            fits = came.shape == shape and came.dtype == np.float64
+            fits = found.shape == shape and found.dtype == np.float64
             wanted = f"wanted {shape} float64"
-            require(fits, "shape", f"{name} is {came.shape} {came.dtype}, {wanted}")
+            require(fits, "shape", f"{name} is {found.shape} {found.dtype}, {wanted}")
         sound = (log_prob < np.inf).all() and (unit is anywhere or np.isfinite(log_prob).all())
         require(sound, "density", f"log_prob {log_prob[~np.isfinite(log_prob)][:3]}")
         total = steps.sum(axis=1)
@@ -164,10 +164,11 @@ def weights_laws(policy: Policy, seed: int) -> None:
     require(type(again) is type(policy), law, f"with_weights gave a {type(again).__name__}")
     require(same(_seen(again, seed), before), law, "one of the same weights is another")
     law = "weights are its own"
-    for array in (*given.values(), *again.weights.values()):
-        if array.flags.writeable:
-            array[...] = array + 1
-    again.weights.clear()
+    for arrays in (given, again.weights):
+        for name, array in arrays.items():
+            if array.flags.writeable:
+                array[...] = array + 1
+            arrays[name] = array + 1
     require(same(_seen(again, seed), before), law, "it changed with arrays given or handed out")
     for wrong, what in _misfits(policy.weights):
         refused_law(policy, wrong, what)
