@@ -1,5 +1,7 @@
 """The laws hold for sound parts, and every broken control fails its own law."""
 
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,8 +18,8 @@ from ensemblerl.agents.policies.tokens import TokenPolicy
 from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.simulated import Simulated
-from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.records import Cube
+from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.store.segments import encode, encode_layout
 from ensemblerl.testing import (
     BrokenLawError,
@@ -128,10 +130,27 @@ def test_the_mixture_learner_keeps_the_laws():
     check_learner(MPO, MixturePolicy)
 
 
+@pytest.fixture
+def one_thread():
+    """Threads of matrices this small wait for each other much longer than they work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("make", [TrajectoryBalance, VTrace, PolicyGradient])
 def test_gradient_learners_keep_the_laws(make):
     learner = partial(make, updates=2, batch=32, rate=0.03)
-    check_learner(learner, TOKENS, conditional_cube())
+    check_learner(learner, TOKENS, conditional_cube(), lessons=16)
+
+
+def test_the_laws_are_imported_without_torch():
+    code = "import sys, ensemblerl.testing.broken; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_cells_too_fine_to_be_counted_go_together():

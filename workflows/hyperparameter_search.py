@@ -388,14 +388,21 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 # Scores -----------------------------------------------------------------------------------------
 # With the settings above, torch 2.13 on a CPU. The baselines are the usual hyperparameters, and
-# searches of as many members by Sobol' points and by random ones (--baselines).
+# searches of as many members by Sobol' points and by random ones (--baselines). The agent learns
+# beside the workers, so what it reaches varies from run to run with the order of arrival: its best
+# of 256 was 0.10 to 0.13 over five seeds.
 
 EXPECTED = {
+    "validation, best of 256": 0.125,
+    "validation, agent, best of 256, mean of 5": 0.117,
     "validation, Sobol', best of 256, mean of 5": 0.150,
     "validation, random, best of 256, mean of 5": 0.158,
     "validation, usual, fresh": 0.431,
     "test, usual, fresh": 0.667,
     "test accuracy, usual, fresh": 0.818,
+    "validation, chosen of 256, fresh": 0.140,
+    "test, chosen of 256, fresh": 0.421,
+    "test accuracy, chosen of 256, fresh": 0.899,
 }
 
 if __name__ == "__main__":

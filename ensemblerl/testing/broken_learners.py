@@ -57,7 +57,7 @@ class PoisonedByFailures(BoxMover):
             return np.asarray(edge + 0.0 * utility.mean())
 
 
-class NeedsASuccess(BoxMover):
+class PraisesTheBest(BoxMover):
     """Looks for the best member where there is none."""
 
     def utility(self, utility: FloatArray) -> FloatArray:
@@ -181,7 +181,7 @@ BROKEN: list[Control] = [
         ("goes on exactly after a restore", ForgetsItsLessons),
         ("same rng, same lesson", MovesAtRandom),
         ("finite weights", PoisonedByFailures),
-        ("rows that tell little", NeedsASuccess),
+        ("rows that tell little", PraisesTheBest),
         ("rows that tell little", DividesByTheSpread),
         ("the mean reward rises", UpsideDown),
         ("state is a snapshot", LivingState),

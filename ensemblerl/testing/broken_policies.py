@@ -161,7 +161,7 @@ class WritesToThePoints(BoxPolicy):
         return super().steps(np.clip(unit, 0.01, 0.99, out=unit), context)
 
 
-class HoldsALock(BoxPolicy):
+class CannotTravel(BoxPolicy):
     """Cannot go to another process."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,7 +197,7 @@ BROKEN: list[Control] = [
         ("weights are the policy", RoundsItsWeights),
         ("widened is wider", Narrowed),
         ("nothing changes it", WritesToThePoints),
-        ("pickles", HoldsALock),
+        ("pickles", CannotTravel),
         ("declares itself", Numbered),
     ]
 ]
