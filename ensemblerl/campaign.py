@@ -127,8 +127,10 @@ class Campaign:
 
     def stop(self, reason: str = "stopped") -> None:
         """Ask no more; members on their way still finish. Safe from any thread or signal."""
+        first = not self._halted
         self.reason, self._halted = self.reason or reason, True
-        self.executor.wake()
+        if first:  # a wait that is woken again and again would give nothing back
+            self.executor.wake()
 
     def run(self) -> str:
         """Go on until all members are settled or a rule stops it; gives the reason.

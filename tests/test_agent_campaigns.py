@@ -206,6 +206,20 @@ class TestExtending:
         assert heard == lived
 
 
+def test_stopping_at_every_turn_is_stopping_once(tmp_path):
+    campaign = erl.prepare(
+        simulate,
+        SPACE,
+        erl.Minimize("value"),
+        n_members=20,
+        store=tmp_path / "s",
+        cluster=erl.Simulated(4),
+        watch=lambda campaign: campaign.stop(),
+    )
+    campaign.run()
+    assert 0 < campaign.ledger.n_settled <= 20
+
+
 class TestGuests:
     def test_a_learner_that_we_do_not_know_learns_a_mixture(self):
         class Guest:

@@ -113,7 +113,8 @@ def crash(x):
 
 
 def test_a_segfault_without_isolation_costs_one_member_on_dask():
-    ds = erl.explore(crash, SPACE, erl.Minimize(), n_members=12, seed=2, bundle=3, n_pending=6)
+    go = {"n_members": 12, "seed": 2, "bundle": 3, "n_pending": 6, "sampler": "sobol"}
+    ds = erl.explore(crash, SPACE, erl.Minimize(), **go)
     crashed = ds.x.values > 0.8
     assert 0 < crashed.sum() < 5
     assert (ds.fate.values == np.where(crashed, "failed", "ok")).all()
