@@ -31,6 +31,12 @@ def run(store=None, n_members=40, **options):
     ).load()
 
 
+def prepared(path, n_members=20, **options):
+    goal = erl.Minimize("value")
+    options = {"cluster": "serial", "seed": 3} | options
+    return erl.prepare(simulate, SPACE, goal, n_members=n_members, store=path, **options)
+
+
 def same(one, two):
     xr.testing.assert_identical(
         one.drop_vars(TIMES).drop_attrs(), two.drop_vars(TIMES).drop_attrs()
@@ -162,59 +168,42 @@ class TestSmallFeasiblePart:
         assert (ds.x + ds.y <= 0.06).all()
         assert ds.note_rejected.max() > 100
 
+    def test_no_points_are_no_points(self):
+        space = erl.Space(x=erl.Real(0.0, 1.0), constraints=["x <= 0.5"])
+        assert len(MaxEnt(space.cube).ask(0, np.random.default_rng(0))) == 0
+
 
 class TestExtending:
     def test_the_temperature_rises_with_the_total(self, tmp_path):
-        heard = []
+        heard, risen = [], []
 
         class Listening(MaxEnt):
             def heed(self, demands):
                 heard.append(demands.temperature)
                 super().heed(demands)
 
-        campaign = erl.prepare(
-            simulate,
-            SPACE,
-            erl.Minimize("value"),
-            n_members=20,
-            store=tmp_path / "s",
-            sampler=Listening,
-            cluster="serial",
-            seed=3,
-        )
+        campaign = prepared(tmp_path / "s", sampler=Listening)
         with campaign:
             for settled in campaign.turns():
                 if settled == [15]:
                     before = heard[-1]
                     campaign.n_members = 400
                 if settled == [17]:
+                    risen.append(heard[-1])
                     assert heard[-1] > 4 * before
                     campaign.stop()
+        assert risen
         lived = list(heard)
         heard.clear()
-        campaign = erl.prepare(
-            simulate,
-            SPACE,
-            erl.Minimize("value"),
-            n_members=400,
-            store=tmp_path / "s",
-            sampler=lambda cube: Listening(cube, name="other"),  # so that there is no checkpoint
-            cluster="serial",
-            seed=3,
-        )
+        # under another name, so that there is no checkpoint for it
+        campaign = prepared(tmp_path / "s", 400, sampler=lambda cube: Listening(cube, name="other"))
         campaign.close()
         assert heard == lived
 
 
 def test_stopping_at_every_turn_is_stopping_once(tmp_path):
-    campaign = erl.prepare(
-        simulate,
-        SPACE,
-        erl.Minimize("value"),
-        n_members=20,
-        store=tmp_path / "s",
-        cluster=erl.Simulated(4),
-        watch=lambda campaign: campaign.stop(),
+    campaign = prepared(
+        tmp_path / "s", cluster=erl.Simulated(4), watch=lambda campaign: campaign.stop()
     )
     campaign.run()
     assert 0 < campaign.ledger.n_settled <= 20

@@ -389,8 +389,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 # Scores -----------------------------------------------------------------------------------------
 # With the settings above, torch 2.13 on a CPU. The baselines are the usual hyperparameters, and
 # searches of as many members by Sobol' points and by random ones (--baselines). The agent learns
-# beside the workers, so what it reaches varies from run to run with the order of arrival: its best
-# of 256 was 0.10 to 0.13 over five seeds.
+# beside the workers, so what it reaches varies from run to run with the order of arrival.
 
 EXPECTED = {
     "validation, best of 256": 0.125,

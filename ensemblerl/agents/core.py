@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ensemblerl.agents.base import Learner, Policy, Weights
+from ensemblerl.agents.base import Learner, Policy
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.replay import Replay
 from ensemblerl.agents.snapshots import cube_meta
@@ -82,7 +81,7 @@ class Core:
     def due(self) -> bool:
         """Whether enough is new for a lesson."""
         n, new = self.memory.n_settled, self.memory.n_settled - self._taught
-        enough = new >= max(self.every, self.share * n) and len(self.memory.rows()) > 0
+        enough = new >= max(self.every, self.share * n) and self.memory.n_rows > 0
         return enough and not self.demands.frozen
 
     def learn(self) -> None:
@@ -135,7 +134,7 @@ class Core:
             "served": np.array(self._served),
             "weights": self.policy.weights,
             "learner": self.learner.state_dict(),
-            "demands": demands_state(self.demands),
+            "demands": dict(vars(self.demands)),
         }
 
     def resume(self, state: State) -> None:
@@ -146,7 +145,7 @@ class Core:
         self._served = (prior, wide)
         self.policy = self.policy.with_weights(state["weights"])
         self.learner.load_state_dict(state["learner"])
-        self.demands = demands_from(state["demands"])
+        self.demands = Demands(**state["demands"])
         self.snapshots.clear()
         self.rows.clear()
 
@@ -155,21 +154,8 @@ def snapshot(policy: Policy, shares: tuple[float, float], version: int) -> Snaps
     """A version with all that its density consists of."""
     share = {"prior_share": shares[0], "wide_share": shares[1]}
     meta = {**policy.describe(), **share, **cube_meta(policy.cube)}
-    return Snapshot(version, _copied(policy.weights), meta)
-
-
-def _copied(weights: Weights) -> Weights:
-    return {name: np.array(array) for name, array in weights.items()}
-
-
-def demands_state(demands: Demands) -> State:
-    """Plain."""
-    return dict(vars(demands))
-
-
-def demands_from(state: State) -> Demands:
-    """Back."""
-    return replace(Demands(), **state)
+    weights = {name: np.array(array) for name, array in policy.weights.items()}
+    return Snapshot(version, weights, meta)
 
 
 def shares_of(snapshot: Snapshot) -> tuple[float, float]:

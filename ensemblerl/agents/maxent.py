@@ -15,6 +15,7 @@ from ensemblerl.agents.inline import Inline
 from ensemblerl.agents.learners.gradient import GradientLearner
 from ensemblerl.agents.learners.minibatch import Differentiable
 from ensemblerl.agents.learners.mpo import MPO, Fitted
+from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.policies.mixture import MixturePolicy
 from ensemblerl.agents.replay import Replay
@@ -134,7 +135,8 @@ class MaxEnt:
         feasible = self.cube.feasible
         if feasible is None:
             return serving.sample(n, context, rng), np.zeros(n, dtype=np.int64)
-        units, places, tried, size, barren = [], [-1], 0, n, 0
+        units, places = [np.empty((0, self.cube.ndim))], [-1]
+        tried, size, barren = 0, n, 0
         while len(places) <= n:
             unit = serving.sample(size, context, rng)
             rows = np.flatnonzero(feasible(unit))
@@ -248,11 +250,8 @@ def _policy(given: Policy | Callable[[Cube], Policy] | None, cube: Cube) -> Poli
 
 
 def _learner(given: Learner | None, policy: Policy) -> Learner:
-    if given is None and not isinstance(policy, Fitted):
-        from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
-
-        given = TrajectoryBalance()
-    learner = MPO() if given is None else given
+    usual = MPO if isinstance(policy, Fitted) else TrajectoryBalance
+    learner = usual() if given is None else given
     if isinstance(learner, type) or not isinstance(learner, Learner):
         raise TypeError(f"learner: wanted a learner such as MPO(), got {given!r}")
     if isinstance(learner, MPO) and not isinstance(policy, Fitted):

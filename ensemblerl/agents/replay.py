@@ -212,8 +212,7 @@ class Replay:
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
         """(n,) rows with replacement, row i with P(i) = p_i^alpha / sum_k p_k^alpha.
 
-        ``weight`` is (N P(i))^-beta over the largest of all rows. Where all priorities are 0 the
-        draw is uniform.
+        ``weight`` is (N P(i))^-beta over the largest of all rows.
 
         Raises
         ------
@@ -224,12 +223,9 @@ class Replay:
             raise ValueError(f"n: wanted at least 0, got {n}")
         if not self.n_rows:
             raise ValueError(f"sample: wanted a settled member, got none of {self.n_told} told")
-        if (total := self._tree.total) > 0.0:
-            place = self._tree.find(total * rng.random(n))
-            p = self._shards.columns["p"][place]
-            return self._at(place, importance(p, self._tree.least, self.correction))
-        number = self.rows().number[rng.integers(self.n_rows, size=n)]
-        return self._at(self._shards.places(number)[0])
+        place = self._tree.find(self._tree.total * rng.random(n))
+        p = self._shards.columns["p"][place]
+        return self._at(place, importance(p, self._tree.least, self.correction))
 
     def reprioritise(self, number: IntArray, priority: FloatArray) -> None:
         """(n,) numbers of rows, (n,) >= 0 new priorities; of a number that comes twice the last.

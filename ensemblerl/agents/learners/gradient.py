@@ -38,7 +38,7 @@ class GradientLearner(ABC):
 
     Parameters
     ----------
-    name : in telemetry
+    name : of the learner, in its description
     updates : minibatches a lesson
     batch : rows a minibatch
     rate : step size of Adam
