@@ -404,14 +404,15 @@ class TestFit:
         for name in one:
             np.testing.assert_allclose(one[name], two[name], rtol=1e-12)
 
-    def test_components_without_a_share_stay_as_they_are(self):
+    def test_components_without_a_share_are_the_priors(self):
         policy = trained(mixed_cube(), components=2)
         w = policy.weights | {"share": np.array([1.0, 0.0])}
         unit = uniform(mixed_cube(), 5)
         got = policy.with_weights(w).fitted(unit, np.ones(5), 1.0, rng()).weights
         assert got["share"].tolist() == [1.0, 0.0]
         for name in ("mean", "cov", "table_2"):
-            np.testing.assert_allclose(got[name][1], w[name][1])
+            prior = MixturePolicy(mixed_cube(), components=2).weights[name]
+            np.testing.assert_allclose(got[name][1], prior[1])
             assert not np.allclose(got[name][0], w[name][0])
 
     def test_the_likelihood_rises(self):
@@ -596,6 +597,33 @@ class TestGrowth:
         assert (grown["share"] > 0).all()
         assert grown["share"].sum() == pytest.approx(1.0)
         np.testing.assert_array_equal(grown["mean"][[0, 2, 3]], w["mean"][[0, 2, 3]])
+
+    def test_a_component_without_points_is_given_up_and_its_place_taken_again(self):
+        policy, both = MixturePolicy(real_cube(2), components=2), self.two_heaps(400)
+        for _ in range(10):
+            policy = policy.fitted(both, np.ones(400), 1.0, rng(3))
+        lower = both[both[:, 0] < 0.5]
+        # anchored at itself it fades by 10 / (10 + worth) a time; a share of 0.5 needs a few
+        left = []
+        for _ in range(20):
+            policy = policy.fitted(lower, np.full(len(lower), 15 / len(lower)), 10.0, rng(3))
+            left.append(self.used(policy))
+        assert (left[0], left[-1]) == (2, 1)
+        gone = policy.weights["share"] == 0.0
+        np.testing.assert_array_equal(policy.weights["mean"][gone], np.zeros((1, 2)))
+        np.testing.assert_array_equal(policy.weights["cov"][gone], np.eye(2)[None])
+        assert np.isfinite(policy.log_prob(both)).all()
+        for _ in range(10):
+            policy = policy.fitted(both, np.ones(400), 1.0, rng(3))
+        mean = policy.weights["mean"]
+        np.testing.assert_allclose(mean[np.argsort(mean[:, 0])], [[-1.5] * 2, [1.5] * 2], atol=0.1)
+
+    def test_the_last_component_is_never_given_up(self):
+        policy = trained(real_cube(2), components=3).fitted(
+            np.full((1, 2), 0.5), np.array([0.01]), 0.01, rng()
+        )
+        assert self.used(policy) == 1
+        assert policy.weights["share"].sum() == 1.0
 
     def test_what_is_grown_is_a_function_of_the_generator(self):
         unit = self.two_heaps(400)

@@ -15,6 +15,8 @@ WIDER = 2.0
 """What the standard deviations of the widened policy are multiplied by."""
 EVIDENCE = 4
 """Effective points for each coordinate that one more component needs."""
+ALIVE = 0.5
+"""Effective points, those of the anchor among them, below which a component is given up."""
 LEAST, MOST = 2.0**-1022, 1.0 - 2.0**-53
 
 
@@ -28,7 +30,8 @@ class MixturePolicy:
     N(0, 1) and the cells' own widths, is the prior. What is inactive is integrated out: exact
     for normals.
 
-    It begins with one component and takes another for every ``4 ndim`` effective points.
+    It begins with one component and takes another for every ``4 ndim`` effective points. One that
+    explains less than half a point is given up, and its place is free for a new one.
 
     Parameters
     ----------
@@ -181,15 +184,18 @@ class MixturePolicy:
         sums = gaussian.moments(y, seen, part, self._weights["mean"], self._weights["cov"])
         sums = gaussian.anchored(sums, count, w["mean"], w["cov"])
         mean, cov = gaussian.fitted(sums, self.rank)
-        unused = sums.total <= 1e-9
-        mean[unused], cov[unused] = w["mean"][unused], w["cov"][unused]
-        new: Weights = {"share": sums.total / sums.total.sum(), "mean": mean, "cov": cov}
+        dead = sums.total < min(ALIVE, sums.total.max())
+        share = np.where(dead, 0.0, sums.total)
+        new: Weights = {"share": share / share.sum(), "mean": mean, "cov": cov}
         cells = self.cube.cells(unit)
         for j in self._tables:
             table = count[:, None] * w[f"table_{j}"]
             for cell in range(table.shape[1]):
                 table[:, cell] += part[active[:, j] & (cells[:, j] == cell)].sum(axis=0)
             new[f"table_{j}"] = _normalised(table, w[f"table_{j}"])
+        for name, prior in _prior(self.cube, self.components, len(self._normal)).items():
+            if name != "share":
+                new[name][dead] = prior[dead]
         return self.with_weights(new)
 
     def _grown(self, unit: FloatArray, weight: FloatArray, rng: np.random.Generator) -> Self:
