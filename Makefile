@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## run a real campaign on a real code; store, table and picture land in demo-output/
-	$(BIN)/python workflows/methane_ignition.py --out $(DEMO_OUTPUT)
+	$(BIN)/python workflows/calibrate_argon.py --out $(DEMO_OUTPUT)
 
 test: $(READY)  ## run the tests and the examples in docstrings and pages
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

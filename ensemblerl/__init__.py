@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ensemblerl.parameters import Uniform as Uniform
     from ensemblerl.provenance import Mismatch as Mismatch
     from ensemblerl.records import Fate as Fate
+    from ensemblerl.simulations import readers as readers
+    from ensemblerl.simulations.command import Command as Command
     from ensemblerl.simulations.function import Function as Function
     from ensemblerl.space import Space as Space
     from ensemblerl.store.backend import export_netcdf as export_netcdf
@@ -55,6 +57,7 @@ _WHERE = {
     ),
     "provenance": ("Mismatch",),
     "records": ("Fate",),
+    "simulations.command": ("Command",),
     "simulations.function": ("Function",),
     "space": ("Space",),
     "loop.stopping": ("CampaignFailed",),
@@ -63,7 +66,7 @@ _WHERE = {
     "stores": ("open", "rerun"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
-_ROOMS = ("agents", "samplers")
+_ROOMS = {"agents": "agents", "readers": "simulations.readers", "samplers": "samplers"}
 __all__ = sorted([*_MODULE, *_ROOMS])
 
 
@@ -71,7 +74,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name in _ROOMS:
-        return importlib.import_module(f"ensemblerl.{name}")
+        return importlib.import_module(f"ensemblerl.{_ROOMS[name]}")
     if name not in _MODULE:
         raise AttributeError(f"module 'ensemblerl' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ensemblerl.{_MODULE[name]}"), name)

@@ -6,9 +6,7 @@ once, with no barrier.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -17,13 +15,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from ensemblerl.events import Closed, Extended, Launched, Opened, Relaunched
+from ensemblerl.events import Closed, Extended, Launched, Relaunched
 from ensemblerl.ledger import FATE_CODE
-from ensemblerl.loop.arrivals import Arrivals
+from ensemblerl.loop.arrivals import LOOK, Arrivals
 from ensemblerl.loop.bundling import Bundling
+from ensemblerl.loop.figures import campaign_html
 from ensemblerl.loop.interrupts import Interrupts
 from ensemblerl.loop.journal import Journal
 from ensemblerl.loop.numbering import number
+from ensemblerl.loop.opening import opened
 from ensemblerl.loop.reruns import Reruns
 from ensemblerl.loop.stopping import (
     CampaignFailed,
@@ -33,7 +33,7 @@ from ensemblerl.loop.stopping import (
     StopRule,
     last_causes,
 )
-from ensemblerl.protocols import Executor, Goal, Job, Sampler, Simulation, Store
+from ensemblerl.protocols import Detached, Executor, Goal, Job, Sampler, Simulation, Store
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.space import Space
 from ensemblerl.worker import deliver
@@ -118,7 +118,7 @@ class Campaign:
     @property
     def in_flight(self) -> int:
         """Members on their way now."""
-        return self._in_flight
+        return self._in_flight + self._arrivals.n_apart
 
     @property
     def elapsed(self) -> float:
@@ -166,6 +166,9 @@ class Campaign:
         done = f"{self.ledger.n_settled} of {self.n_members} members"
         return f"<Campaign: {self.goal!r}, {done}, {state}>"
 
+    def _repr_html_(self) -> str:
+        return campaign_html(self)
+
     # ---- opening and closing
 
     def load(self) -> None:
@@ -186,24 +189,13 @@ class Campaign:
         self.began, self._open = self.executor.time(), True
         before = self.ledger.sessions[-1:]
         crashed = bool(before) and before[0].in_process and not self.ledger.reason
-        self.journal.keep(self._opened())
+        crashed = crashed and not isinstance(self.simulation, Detached)
+        self.journal.keep(opened(self.executor, self.simulation, self.sampler, self.n_members))
         self.journal.begin(self._inline, self.began)
         self._settle(self._arrivals.adopted())
         left, waiting = self._arrivals.abandoned(crashed)
         self._again.add(waiting)
         self._settle(left)
-
-    def _opened(self) -> Opened:
-        return Opened(
-            time=self.executor.time(),
-            version=self.simulation.version or "",
-            n_members=self.n_members,
-            host=platform.node(),
-            pid=os.getpid(),
-            in_process=self.executor.in_process,
-            executor=type(self.executor).__name__,
-            sampler=json.dumps(self.sampler.describe()),
-        )
 
     def close(self) -> None:
         """Save everything and release executor and store; again does nothing."""
@@ -211,6 +203,7 @@ class Campaign:
             return
         self._closed = True
         try:
+            self._end_what_runs()
             self.executor.close()
             if self._open:
                 self._leave()
@@ -219,6 +212,12 @@ class Campaign:
                 self.journal.hooks.close()
             finally:
                 self.store.close()
+
+    def _end_what_runs(self) -> None:
+        """Whoever closes a campaign early wants nothing of it to go on: programs neither."""
+        if self.in_flight:
+            for number, attempt in self.store.running():
+                self.store.end(number, attempt)
 
     def __enter__(self) -> Self:
         try:
@@ -246,9 +245,11 @@ class Campaign:
 
     def turns(self) -> Iterator[list[int]]:
         """Go on until done; yields the numbers settled at each turn."""
-        while self._fill() or self._in_flight:
+        while self._fill() or self.in_flight:
             with self.timings("wait"):
                 done = self.executor.wait(1.0)
+                if self._arrivals.n_apart and not self._in_flight:
+                    time.sleep(LOOK)
             settled = self._arrive(done)
             self._look()
             yield settled
@@ -280,23 +281,23 @@ class Campaign:
         self._rerun()
         if self.reason or self.ledger.n >= self.n_members:
             return bool(self._again) and not self._halted
-        if self._again.alone(self._in_flight):
+        if self._again.alone(self.in_flight):
             return True
         workers = self.executor.n_workers
-        room = self._bundling.room(self.n_pending, workers, self._in_flight)
+        room = self._bundling.room(self.n_pending, workers, self.in_flight)
         members = self.ask(room) if room else None
         if members is not None:
             for bundle in members.split(self._bundling.size(self.n_pending, workers)):
                 self._submit(bundle)
-            if not self._in_flight:
+            if not self.in_flight:
                 self.reason = "the sampler has no more points"
                 return False
         return True
 
     def _rerun(self) -> None:
         """Launch again what was lost, stopped or is retried."""
-        while not self._halted and self._in_flight < max(1, self.n_pending):
-            i = self._again.next(self._in_flight)
+        while not self._halted and self.in_flight < max(1, self.n_pending):
+            i = self._again.next(self.in_flight)
             if i is None:
                 return
             self._relaunch(i)
@@ -369,6 +370,7 @@ class Campaign:
                 self._in_flight -= len(bundle)
                 self._again.landed(int(bundle.number[0]))
                 outcomes += self._arrivals.outcomes(future, bundle)
+            outcomes += self._arrivals.ended_apart()
         return self._settle(outcomes)
 
     def _settle(self, outcomes: list[Outcome]) -> list[int]:

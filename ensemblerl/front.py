@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ensemblerl.calling import check_call
 from ensemblerl.campaign import Campaign
@@ -14,7 +15,7 @@ from ensemblerl.executors.serial import ByHand
 from ensemblerl.goals.minimize import Minimize
 from ensemblerl.loop.stopping import StopRule
 from ensemblerl.progress import Progress
-from ensemblerl.protocols import Goal
+from ensemblerl.protocols import Executor, Goal, Sampler, Simulation
 from ensemblerl.provenance import Mismatch, check_same, provenance
 from ensemblerl.resolve import as_executor, as_sampler, whole
 from ensemblerl.simulations.function import as_simulation
@@ -24,6 +25,28 @@ from ensemblerl.store.learning import in_memory
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+class Given(NamedTuple):
+    """What somebody asked for at the front door, checked, before anything is opened or run."""
+
+    simulation: Simulation
+    space: Space
+    goal: Goal
+    sampler: Sampler
+    executor: Executor
+    store: Path
+    n_members: int
+    n_pending: int | None
+    stop: StopRule | Sequence[StopRule] | None
+    max_failures: float | None
+    bundle: int | str
+    seed: int | None
+
+
+WATCHING: ContextVar[Callable[[Given], NoReturn] | None] = ContextVar("WATCHING", default=None)
+"""When set, `prepare` hands over what it was given and does nothing else: this is how the command
+line looks at a workflow. What is called here raises, and closes the executor."""
 
 
 def explore(
@@ -143,7 +166,12 @@ def prepare(
     run = as_simulation(_by_hand if simulation is None else simulation)
     check_call(run, space)
     n_members = whole("n_members", n_members)
+    n_pending = None if n_pending is None else whole("n_pending", n_pending)
     chosen = as_sampler(sampler, space, n_members)
+    if (watching := WATCHING.get()) is not None:
+        executor = ByHand() if by_hand else as_executor(cluster)
+        parts = (run, space, goal, chosen, executor, path, n_members, n_pending)
+        watching(Given(*parts, stop, max_failures, bundle, seed))
     kept = _opened(path, space, goal, seed)
     number = kept.provenance["seed"] if kept else _drawn(seed)
     if kept is None:
@@ -159,7 +187,7 @@ def prepare(
             store=kept,
             n_members=n_members,
             seed=number,
-            n_pending=None if n_pending is None else whole("n_pending", n_pending),
+            n_pending=n_pending,
             stop=stop,
             max_failures=max_failures,
             bundle=bundle,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ensemblerl.campaign import Campaign
 from ensemblerl.front import prepare
+from ensemblerl.loop.figures import campaign_html, figures, line
 from ensemblerl.loop.stopping import StopRule
-from ensemblerl.progress import Progress, figures, line
+from ensemblerl.progress import Progress
 from ensemblerl.protocols import Goal
 from ensemblerl.resolve import whole
 from ensemblerl.space import Space
@@ -148,8 +148,7 @@ class Handle:
         return f"<ensemblerl campaign, {self._summary()}>"
 
     def _repr_html_(self) -> str:
-        goal = escape(repr(self.campaign.goal))
-        return f"<p><b>ensemblerl</b> {goal}<br>{escape(self._summary())}</p>"
+        return campaign_html(self.campaign)
 
 
 def launch(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ensemblerl.campaign import Campaign
-from ensemblerl.ledger import FATE_CODE
-from ensemblerl.records import Fate
+from ensemblerl.loop.figures import duration as duration
+from ensemblerl.loop.figures import figures as figures
+from ensemblerl.loop.figures import line as line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,63 +16,6 @@ if TYPE_CHECKING:
 EVERY = 0.2
 WIDE = 100
 """Columns of a terminal below which there is no bar, so that the figures fit."""
-RECENT = 100
-"""Members that the rate is taken over."""
-
-
-def figures(campaign: Campaign) -> dict[str, float]:
-    """What the line shows: counts, the best value, members a second, share of worker time used,
-    seconds left.
-    """
-    ledger, now = campaign.ledger, campaign.executor.time()
-    session = ledger["session"] == len(ledger.sessions) - 1
-    done = session & ledger.settled & ~np.isnan(ledger["runtime"])
-    ends, starts = ledger["end"][done], ledger["start"][done]
-    since = np.min(starts, initial=now)
-    recent = min(RECENT, len(ends))
-    if recent == RECENT:
-        since = np.partition(ends, -RECENT)[-RECENT]
-    rate = recent / max(now - since, 1e-9) if recent else 0.0
-    left = campaign.n_members - ledger.n_settled
-    capacity = max(now - np.min(starts, initial=now), 1e-9) * max(1, campaign.executor.n_workers)
-    busy = float(np.sum(ledger["runtime"][done])) / capacity
-    ok = int(ledger.counts[FATE_CODE[Fate.ok]])
-    best = ledger["value"][ledger.best_member, 0] if ledger.best_member >= 0 else np.nan
-    return {
-        "done": ledger.n_settled,
-        "running": campaign.in_flight,
-        "failed": ledger.n_settled - ok,
-        "best": float(best),
-        "rate": float(rate),
-        "utilisation": min(1.0, busy),
-        "left": left / rate if rate > 0 else float("nan"),
-    }
-
-
-def duration(seconds: float) -> str:
-    """Text such as 4 s, 3 min, 2.5 h.
-
-    Examples
-    --------
-    >>> duration(4.2), duration(200.0), duration(9000.0), duration(float("nan"))
-    ('4 s', '3 min', '2.5 h', '?')
-    """
-    if not np.isfinite(seconds):
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def line(shown: dict[str, float]) -> str:
-    """The figures as text."""
-    parts = [f"{shown['running']:.0f} running", f"{shown['failed']:.0f} failed"]
-    if np.isfinite(shown["best"]):
-        parts.append(f"best {shown['best']:.4g}")
-    parts.append(f"{shown['rate']:.3g}/s")
-    parts.append(f"{100 * shown['utilisation']:.0f} % used")
-    parts.append(f"{duration(shown['left'])} left")
-    return " · ".join(parts)
 
 
 class Progress:

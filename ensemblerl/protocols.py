@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,7 @@ from ensemblerl.records import (
     Demands,
     FloatArray,
     Members,
+    Program,
     Proposals,
     Results,
     Snapshot,
@@ -163,6 +165,48 @@ class Simulation(Protocol):
 
 
 @runtime_checkable
+@runtime_checkable
+class Detached(Protocol):
+    """What a `Simulation` has besides that is a program with its own life.
+
+    A supervisor process runs it, reads its result and writes that into the store. It outlives the
+    worker that started it, and the driver: a resumed campaign adopts it, finished or running.
+    """
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that all processes of one run may hold together, None for any number."""
+
+    @property
+    def scratch(self) -> str | None:
+        """Directory for the working directories, None for one in the store; ``$NAME`` is taken
+        from the worker's environment.
+        """
+
+    @property
+    def keep(self) -> str:
+        """What is left of a working directory: that of ``"failures"``, of ``"all"``, of none
+        (``"nothing"``).
+        """
+
+    def prepare(
+        self,
+        point: Mapping[str, Any],
+        *,
+        seed: int,
+        member: Mapping[str, Any],
+        directory: Path,
+    ) -> Program:
+        """On the worker: fill the empty working directory, and say what to start in it."""
+
+    def read(self, directory: Path) -> Any:
+        """In the supervisor, after the program ended with exit code 0: its result.
+
+        Standard output and error are the files ``stdout`` and ``stderr`` of the directory.
+        """
+
+
+@runtime_checkable
 class Goal(Protocol):
     """The question: a reward, a temperature, and an estimator of the answer.
 
@@ -275,6 +319,14 @@ class Store(Protocol):
 
     def keep(self, record: bytes) -> None:
         """Write a result record that a worker could not write."""
+
+    def running(self) -> set[tuple[int, int]]:
+        """(number, attempt) of members that run in processes of their own just now, whoever
+        started them: their records will be ``found`` when they are not running any more.
+        """
+
+    def end(self, number: int, attempt: int) -> None:
+        """Ask such a process to end."""
 
     def checkpoint(self, state: State, n_events: int) -> None:
         """Keep a sampler's state as it was after so many events."""

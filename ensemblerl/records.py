@@ -301,6 +301,13 @@ class Outcome(NamedTuple):
     record: bytes | None = None
 
 
+class Program(NamedTuple):
+    """A program to start: ``arguments`` begin with its absolute path, ``environment`` is whole."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
 class Answer(NamedTuple):
     """What a worker returns for a bundle: one outcome a member, and layouts it met."""
 

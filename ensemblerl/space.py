@@ -16,6 +16,7 @@ from ensemblerl.declared import named_once, parents, read_parameters
 from ensemblerl.records import AnyArray, BoolArray, Cube, FloatArray
 from ensemblerl.spaces.columns import TYPES, absent, as_column, blanked
 from ensemblerl.spaces.constraints import Constraint, Formula, read_constraints
+from ensemblerl.spaces.described import COLUMNS, row
 from ensemblerl.spaces.priors import Parameter, scalar
 from ensemblerl.spaces.tables import html_table, text_table
 
@@ -285,7 +286,8 @@ class Space(Mapping[str, Parameter]):
 
     def _repr_html_(self) -> str:
         where = "".join(f"<br>where {escape(str(c))}" for c in self.constraints)
-        return f"<b>{self._title()}</b>{html_table(_COLUMNS, self._rows())}{where}"
+        rows = [row(name, parameter) for name, parameter in self.items()]
+        return f"<b>{self._title()}</b>{html_table(COLUMNS, rows)}{where}"
 
 
 def _refuse(where: str, name: str, parameter: Parameter, value: Any, active: bool) -> NoReturn:

@@ -53,7 +53,7 @@ def rerun(path: str | Path, member: int, *, simulation: Any = None) -> Any:
     if not 0 <= member < ledger.n:
         raise ValueError(f"member: wanted a number below {ledger.n}, got {member!r}")
     space = Space.from_json(kept["space"])
-    run = as_simulation(simulation if simulation is not None else _imported(kept["simulation"]))
+    run = as_simulation(simulation if simulation is not None else imported(kept["simulation"]))
     members = ledger.members([member], space.to_points)
     point = space.point(members.points, 0)
     about = {
@@ -63,7 +63,7 @@ def rerun(path: str | Path, member: int, *, simulation: Any = None) -> Any:
     return run(point, seed=int(members.seed[0]), member=about | {"state": str(members.state[0])})
 
 
-def _imported(described: dict[str, Any]) -> Any:
+def imported(described: dict[str, Any]) -> Any:
     """The simulation by its module and name.
 
     Raises

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RUN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN += sorted((ROOT / "docs" / "howto").glob("*.md"))
+SETTING_UP = ("make ", "pip install ")
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -32,24 +33,49 @@ def script(page: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def commands(page: Path) -> str:
+    """The page's shell blocks, without lines that make an environment: those are the Makefile's."""
+    lines = [line for _, info, body in blocks(page) if info == "sh" for line in body.splitlines()]
+    return "\n".join(line for line in lines if not line.startswith(SETTING_UP))
+
+
 RUNNING = [page for page in RUN if script(page).strip()]
+SHELL = [page for page in RUN if commands(page).strip()]
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted({*RUNNING, *SHELL}), ids=lambda page: page.stem)
 def test_page_runs(page: Path, tmp_path: Path) -> None:
     file = tmp_path / f"page_{page.stem}.py"  # never called like a module it imports
     file.write_text(script(page))
-    done = subprocess.run(
-        [sys.executable, file.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, f"{page}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    bin_directory = str(Path(sys.executable).parent)
+    for command in ([sys.executable, file.name], ["sh", "-e", "-c", commands(page)]):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
+            },
+            check=False,
+        )
+        assert done.returncode == 0, f"{page}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_targets_on_the_pages_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        line.split()[1]
+        for page in RUN
+        for _, info, body in blocks(page)
+        for line in body.splitlines()
+        if info == "sh" and line.startswith("make ")
+    }
+    assert {"demo", "test"} <= named <= targets
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)

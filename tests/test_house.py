@@ -68,6 +68,7 @@ def test_no_module_takes_the_place_of_a_name_of_the_face() -> None:
     """Importing a module ``ensemblerl.explore`` would put it where the function was."""
     code = "import ensemblerl; print(*(set(ensemblerl.__all__) - {'agents', 'samplers'}))"
     modules = {path.stem for path in (ROOT / "ensemblerl").iterdir()}
+    assert "readers" in python(code).split()  # a room of `simulations`: no module may come there
     assert set(python(code).split()) & modules == set()
 
 
@@ -83,7 +84,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_core_dependencies_are_the_agreed_ones() -> None:
     arrays = {"xarray", "numpy", "scipy", "zarr", "torch"}
     running = {"dask", "distributed", "dask-jobqueue", "psutil", "cryptography"}
-    assert names(PROJECT["dependencies"]) == arrays | running | {"rich", "jinja2"}
+    assert names(PROJECT["dependencies"]) == arrays | running | {"rich", "jinja2", "click"}
 
 
 def test_extras_are_there_and_repeat_no_core_dependency() -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from ensemblerl.finishing import worker_id
 from ensemblerl.protocols import Job
 from ensemblerl.records import Fate, Members, Proposals
 from ensemblerl.simulations.function import Function
 from ensemblerl.store.segments import read_arrays, scan
 from ensemblerl.testing.rehearsal import numbered
 from ensemblerl.testing.toys import Least
-from ensemblerl.worker import deliver, run_bundle, worker_id
+from ensemblerl.worker import deliver, run_bundle
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from ensemblerl import worker
 from ensemblerl.executors.base import Lost, attempts_of
+from ensemblerl.finishing import Finished, stop
 from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
 from ensemblerl.simulations.points import Task, points_of, tasks
-from ensemblerl.worker import Finished
 
 Runtime = float | Callable[[Mapping[str, Any], np.random.Generator], float]
 
@@ -180,7 +180,7 @@ class Simulated:
     def _finished(self, task: Task, draw: Draw) -> Finished:
         assert self._job is not None
         if task[:2] in self._stopped:
-            return worker.stop(task)
+            return stop(task)
         if draw.failed:
             fate = str(Fate.failed)
             return Finished(Outcome(task.number, task.attempt, fate, "injected failure"))

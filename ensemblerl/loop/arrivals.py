@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import CancelledError, Future
 
 import numpy as np
@@ -15,6 +16,9 @@ from ensemblerl.records import Answer, Fate, Members, Outcome
 LEFT = "the driver ended"
 TOGETHER = "the driver ended, and the member ran in its process"
 """Causes of attempts that a driver left behind."""
+LOOK = 0.2
+"""Seconds between looks at members that have processes of their own."""
+GONE = "the process that the member had of its own is gone, without a result"
 
 
 class Arrivals:
@@ -31,6 +35,13 @@ class Arrivals:
         self._journal, self._store, self._ledger = journal, journal.store, journal.ledger
         self._judge = Judge(journal.ledger, goal, retries)
         self._found: dict[int, Outcome] = {}
+        self._apart: dict[int, int] = {}
+        self._looked = 0.0
+
+    @property
+    def n_apart(self) -> int:
+        """Members that run in processes of their own, with no future to wait for."""
+        return len(self._apart)
 
     def outcomes(self, future: Future[Answer], bundle: Members) -> list[Outcome]:
         """What became of a bundle, answered or lost."""
@@ -48,22 +59,57 @@ class Arrivals:
 
     def _rescued(self, bundle: Members, cause: str, begun: bool) -> list[Outcome]:
         """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
-        can have ended the worker (if the bundle had begun), those after it never began.
+        can have ended the worker (if the bundle had begun), those after it never began. A member
+        that has a process of its own goes on, and is waited for.
         """
-        self._poll()
+        running = self._look()
         outcomes, fate = [], Fate.lost if begun else Fate.stopped
         for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
             if i in self._found:
                 outcomes.append(self._found[i])
+            elif (i, attempt) in running:
+                self._apart[i] = attempt
+                fate = Fate.stopped
             else:
                 outcomes.append(Outcome(i, attempt, str(fate), cause))
                 fate = Fate.stopped
         return outcomes
 
     def adopted(self) -> list[Outcome]:
-        """What workers wrote whose driver was gone."""
-        self._poll()
+        """What workers wrote whose driver was gone; what runs on is waited for."""
+        running = self._look()
+        for i, attempt in running:
+            mine = self._ledger.pending(i) and not self._ledger.ended(i, attempt)
+            if mine and i not in self._found and attempt == self._ledger["attempt"][i]:
+                self._apart[i] = attempt
         return list(self._found.values())
+
+    def ended_apart(self) -> list[Outcome]:
+        """Outcomes of the members waited for whose processes are at their end; looks for them
+        every `LOOK` seconds at most.
+        """
+        if not self._apart or time.monotonic() - self._looked < LOOK:
+            return []
+        running, outcomes = self._look(), []
+        for i, attempt in list(self._apart.items()):
+            if i in self._found:
+                outcomes.append(self._found[i])
+            elif (i, attempt) not in running:
+                outcomes.append(Outcome(i, attempt, str(Fate.lost), GONE))
+            else:
+                continue
+            del self._apart[i]
+        return outcomes
+
+    def _look(self) -> set[tuple[int, int]]:
+        """(number, attempt) of those that run in processes of their own; what ended is found.
+
+        In this order: who writes a record does so before it stops running.
+        """
+        running = self._store.running()
+        self._poll()
+        self._looked = time.monotonic()
+        return running
 
     def abandoned(self, in_process: bool) -> tuple[list[Outcome], list[int]]:
         """Outcomes of the attempts that the last driver left behind, and the members whose last
@@ -75,6 +121,8 @@ class Arrivals:
         left, waiting = [], []
         for i in np.flatnonzero(~self._ledger.settled).tolist():
             attempt = int(self._ledger["attempt"][i])
+            if i in self._apart:
+                continue
             if self._ledger.ended(i, attempt):
                 waiting.append(i)
             else:

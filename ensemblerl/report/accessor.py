@@ -6,14 +6,27 @@ Dataset that comes from a store has it, however it was opened.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ensemblerl.protocols import Goal
 
 
 @xr.register_dataset_accessor("erl")  # type: ignore[no-untyped-call]
 class Erl:
     """The campaign that a Dataset comes from.
+
+    What it says is about the members that the Dataset holds: all of them, or those picked with
+    ``isel``. ``best``, ``failures``, ``to_dataframe`` and ``plot`` need nothing but the Dataset;
+    ``answer``, ``reread`` and ``learning`` want the store, or a Dataset as `ensemblerl.explore`
+    returned it.
 
     Parameters
     ----------
@@ -22,6 +35,112 @@ class Erl:
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
+
+    def answer(self) -> xr.Dataset:
+        """The goal's answer from the members that the Dataset holds.
+
+        Returns
+        -------
+        xarray.Dataset
+            what the goal estimates; ``attrs["verdict"]`` says it in words. Of `Minimize` and
+            `Maximize`: ``best_member``, ``best_value``, ``n_ok``, ``n_failed``, ``incumbent``.
+
+        Raises
+        ------
+        ValueError
+            for a goal of somebody else: ``ds.erl.reread(goal).erl.answer()`` gives its answer;
+            and when the Dataset does not know its store
+        """
+        from ensemblerl.report.answers import answer
+
+        return answer(self._ds)
+
+    def best(self, n: int = 1) -> xr.Dataset:
+        """The n members with the largest rewards, best first; they keep their numbers.
+
+        Returns
+        -------
+        xarray.Dataset
+            like this one, with fewer than n members where fewer are ok
+
+        Raises
+        ------
+        ValueError
+            where no member is ok, and for an ``n`` below 1
+        """
+        from ensemblerl.report.tables import best
+
+        return best(self._ds, n)
+
+    def failures(self) -> pd.DataFrame:
+        """The members that are settled and not ok.
+
+        Returns
+        -------
+        pandas.DataFrame
+            index ``member``; columns ``fate``, ``cause``, ``attempts``, then the parameters.
+            ``attrs["units"]``: column -> units. `ensemblerl.report.causes.grouped` groups them.
+        """
+        from ensemblerl.report.tables import failures
+
+        return failures(self._ds)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a member, one column for everything that is one number or text a member.
+
+        Returns
+        -------
+        pandas.DataFrame
+            index ``member``; columns: parameters, results, ``reward``, ``fate``, times and the
+            rest. ``attrs["units"]``: column -> units; ``attrs["left_out"]``: name of each array
+            that has no place here -> its dimensions.
+        """
+        from ensemblerl.report.tables import to_dataframe
+
+        return to_dataframe(self._ds)
+
+    def reread(self, goal: Goal) -> xr.Dataset:
+        """The campaign under another goal, from the results that were kept; nothing is run.
+
+        The goal's ``reduce`` and ``value`` are given the mapping name -> array of each member
+        with results, a few members at a time, and only variables that they ask for are read.
+        Members without results stay what they are.
+
+        Parameters
+        ----------
+        goal : the new question
+
+        Returns
+        -------
+        xarray.Dataset
+            like this one, with other ``reward``; where the new goal has no finite value ``fate``
+            is ``invalid``, and ``cause`` says why. What ``erl`` says of it is about the new goal.
+
+        Raises
+        ------
+        TypeError
+            for anything but a goal
+        ValueError
+            for a variable that is not there, for a goal with a value for no member at all, and
+            when the Dataset does not know its store
+        """
+        from ensemblerl.report.rereading import reread
+
+        return reread(self._ds, goal)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of the campaign.
+
+        Raises
+        ------
+        ImportError
+            without matplotlib
+        """
+        from ensemblerl.report.figures import require
+
+        require()
+        return Plots(self._ds)
 
     def learning(self) -> xr.Dataset:
         """What its agent told of its lessons, as it stands now.
@@ -36,19 +155,58 @@ class Erl:
         ValueError
             when no agent learnt in this campaign, or the Dataset does not know its store
         """
+        from ensemblerl.store.kept import store_of
         from ensemblerl.store.learning import KEPT, dataset, read
-        from ensemblerl.store.reading import is_store
 
         if KEPT in self._ds.encoding:
-            rows = self._ds.encoding[KEPT]
+            rows: list[dict[str, Any]] = self._ds.encoding[KEPT]
             if not rows:
                 raise ValueError("no agent learnt in this campaign")
             return dataset(rows)
-        source = str(self._ds.encoding.get("source", ""))
-        if not source or not is_store(source):
-            where = f"its store {source} is gone" if source else "it does not say from which store"
-            raise ValueError(
-                f"ds: wanted a Dataset as it was opened from a store, but {where}; keep the "
-                "campaign with explore(..., store=...) and ask erl.open(store).erl.learning()"
-            )
-        return read(Path(source))
+        return read(store_of(self._ds, "learning()"))
+
+
+class Plots:
+    """Pictures of a campaign, for a column of 3.3 inches: ``ds.erl.plot``.
+
+    Parameters
+    ----------
+    ds : the campaign
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    def history(self, ax: Axes | None = None) -> Axes:
+        """The best value so far against the members in launch order.
+
+        Each ok member is a dot, each failure a cross at the bottom. The line ends before the
+        first member that is not settled yet, so that quick members do not show before slow ones.
+        The axis is logarithmic where all values are positive and differ a hundredfold or more.
+
+        Parameters
+        ----------
+        ax : where to draw; on a figure of its own when None
+        """
+        from ensemblerl.report.history import history
+
+        return history(self._ds, ax)
+
+    def parameters(self, names: Sequence[str] | None = None) -> Figure:
+        """Which points were tried, coloured by the rank of their rewards; the best is a star.
+
+        One panel for each pair of parameters where there are two to six, else one panel for each
+        parameter against the value. A member is not shown where a parameter is inactive.
+
+        Parameters
+        ----------
+        names : parameters to show, in this order; all when None
+
+        Raises
+        ------
+        ValueError
+            for a name that is no parameter
+        """
+        from ensemblerl.report.panels import parameters
+
+        return parameters(self._ds, names)

@@ -21,6 +21,7 @@ from ensemblerl.store.history import Offsets
 from ensemblerl.store.index import SegmentIndex
 from ensemblerl.store.lock import Lock
 from ensemblerl.store.reading import CAMPAIGN, LEDGER, is_store, read_events, read_provenance
+from ensemblerl.store.running import Running
 from ensemblerl.store.segments import get_writer
 from ensemblerl.store.telemetry import NAME, LearningLog, read_rows
 
@@ -54,6 +55,7 @@ class DirectoryStore:
         self._lock, self._provenance, self._pid = lock, dict(provenance), os.getpid()
         self._offsets = Offsets()
         self._found = SegmentIndex(self.segments, keep=False)
+        self._running = Running(root)
         self._compactor = Compactor(root, self._provenance, self._offsets)
         self._log, n_events = self._opened()
         try:
@@ -174,6 +176,14 @@ class DirectoryStore:
     def keep(self, record: bytes) -> None:
         """Write a record that a worker could not write (or several, one after the other)."""
         get_writer(self.segments).write_raw(record)
+
+    def running(self) -> set[tuple[int, int]]:
+        """(number, attempt) of members whose supervisor lives."""
+        return self._running.all()
+
+    def end(self, number: int, attempt: int) -> None:
+        """Ask the supervisor of a member to end it."""
+        self._running.end(number, attempt)
 
     def checkpoint(self, state: State, n_events: int) -> None:
         """Keep a sampler's state as it was after so many events."""

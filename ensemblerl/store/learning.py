@@ -10,6 +10,7 @@ import numpy as np
 
 from ensemblerl.records import AnyArray
 from ensemblerl.store.codec import number
+from ensemblerl.store.kept import EVENTS, of_store
 from ensemblerl.store.reading import read_provenance
 from ensemblerl.store.telemetry import read_rows
 
@@ -116,7 +117,8 @@ def _column(values: list[Any]) -> AnyArray:
 
 
 def in_memory(ds: xr.Dataset) -> xr.Dataset:
-    """A Dataset opened from a store, in memory with its telemetry: the store may go."""
-    out = ds.load()
-    out.encoding[KEPT] = list(read_rows(Path(ds.encoding["source"])))
+    """A Dataset opened from a store, in memory with telemetry and events: the store may go."""
+    out, root = ds.load(), Path(ds.encoding["source"])
+    out.encoding[KEPT] = list(read_rows(root))
+    out.encoding[EVENTS] = of_store(root)
     return out

@@ -81,6 +81,13 @@ class MemoryStore:
         """Remember the record."""
         self.kept.records.append(record)
 
+    def running(self) -> set[tuple[int, int]]:
+        """None: nothing runs but in an executor's care."""
+        return set()
+
+    def end(self, number: int, attempt: int) -> None:
+        """Nothing to end."""
+
     def checkpoint(self, state: State, n_events: int) -> None:
         """Keep a copy."""
         self.kept.checkpoint = (copy.deepcopy(state), n_events)

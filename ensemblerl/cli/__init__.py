@@ -1,0 +1,1 @@
+"""The command line, ``ensemblerl``: demo, check, show, plot, export, rerun."""

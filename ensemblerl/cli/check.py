@@ -1,0 +1,73 @@
+"""``ensemblerl check``: before thousands are queued."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ensemblerl.cli.finding import Finding
+
+MARKS = {
+    "good": ("✓", "green"),
+    "note": ("·", "dim"),
+    "warn": ("!", "yellow"),
+    "bad": ("✗", "red"),
+}
+
+
+@click.command()
+@click.argument("workflow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--no-worker", is_flag=True, help="Run one member here, and none on a worker.")
+def check(workflow: Path, arguments: tuple[str, ...], no_worker: bool) -> int:
+    """Try one member here and one on a worker, and say what would fail.
+
+    WORKFLOW is a script that calls explore, launch or prepare. It runs until there, and no
+    further: no campaign is begun. Its own arguments go after --.
+
+    Exit code 1 when something would fail, 0 when there are warnings only.
+    """
+    from ensemblerl.cli.checking import examine
+    from ensemblerl.cli.finding import BAD, WARN
+    from ensemblerl.cli.findings import findings
+    from ensemblerl.cli.script import at_explore
+    from ensemblerl.cli.tables import console
+
+    examined = at_explore(workflow, arguments, partial(examine, worker=not no_worker))
+    found = findings(examined)
+    out = console()
+    point = ", ".join(f"{name} = {_short(value)}" for name, value in examined.point.items())
+    out.print(f"[bold]{workflow}[/], one member: {point}, seed {examined.seed}", highlight=False)
+    out.print(_table(found))
+    for cause in dict.fromkeys(t.cause for t in examined.trials if "\n" in t.cause):
+        out.print(cause, style="dim", markup=False, highlight=False)
+    bad, warned = (sum(f.mark == mark for f in found) for mark in (BAD, WARN))
+    told = [f"{bad} would fail" if bad else "nothing would fail"]
+    told += [f"{warned} warning{'s' * (warned > 1)}"] if warned else []
+    out.print(", ".join(told), style="red" if bad else "yellow" if warned else "green")
+    return 1 if bad else 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _table(found: list[Finding]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1))
+    table.add_column(width=1)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        sign, style = MARKS[finding.mark]
+        text = Text(finding.found)
+        if finding.remedy:
+            text.append(f"\n→ {finding.remedy}", style="bold")
+        table.add_row(Text(sign, style=style), finding.what, text)
+    return table

@@ -1,0 +1,137 @@
+"""What ``ensemblerl check`` does: one member here, one on a worker, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensemblerl.cli.trial import SEED, Trial, beside, difference, trial
+from ensemblerl.executors.serial import Serial
+from ensemblerl.executors.shipping import packed
+from ensemblerl.front import Given
+from ensemblerl.loop.bundling import Bundling
+from ensemblerl.loop.stopping import FailureLimit, Stop
+from ensemblerl.protocols import Job
+from ensemblerl.resolve import as_sampler
+
+AGAIN = 60.0
+"""Seconds that a member may take to be run once more, to learn why two results differ."""
+CRASHED = "not run: it ended the process of its worker"
+
+
+class Examined(NamedTuple):
+    """What was found out.
+
+    Parameters
+    ----------
+    given : what the workflow asked for
+    point, seed : of the member
+    here : how it went in this process, or why it was not run
+    there : how it went on a worker, or why it was not run; "" when nobody asked
+    job_bytes : pickled size of what travels to a worker, or why it cannot be pickled
+    differs : "", or the variable that differs between the two
+    by : relative size of that difference
+    repeats : whether two runs in this process gave the same, None when that was not tried
+    unwritable : why the store cannot be written, "" when it can
+    """
+
+    given: Given
+    point: dict[str, Any]
+    seed: int
+    here: Trial | str
+    there: Trial | str
+    job_bytes: int | str
+    differs: str = ""
+    by: float = 0.0
+    repeats: bool | None = None
+    unwritable: str = ""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those that ran, the worker's first."""
+        return [t for t in (self.there, self.here) if isinstance(t, Trial)]
+
+
+def examine(given: Given, *, worker: bool = True) -> Examined:
+    """Run one member here and, unless ``worker`` is False, one on a worker of its cluster.
+
+    The worker's goes first: a member that ends the process it runs in is not run here.
+
+    Raises
+    ------
+    ValueError, TypeError
+        for arguments of the campaign that it would refuse later
+    """
+    if type(given.executor).__name__ == "ByHand":
+        raise ValueError("simulation: this workflow runs its members by hand: nothing to check")
+    Stop(given.stop), FailureLimit(given.max_failures), Bundling(given.bundle)
+    with _place(given.store) as (place, unwritable):
+        there: Trial | str = ""
+        if worker:
+            there = _tried(given, given.executor, place / "worker")
+        here: Trial | str = CRASHED
+        if isinstance(there, str) or not there.died:
+            here = _tried(given, Serial(), place / "here")
+        found = Examined(given, *_member(given), here, there, _job_bytes(given))
+        found = found._replace(unwritable=unwritable)
+        return _compared(found, place)
+
+
+@contextmanager
+def _place(store: Path) -> Iterator[tuple[Path, str]]:
+    """A place for our stores, and why it is not beside the store."""
+    try:
+        with beside(store) as place:
+            yield place, ""
+            return
+    except OSError as error:
+        why = error.strerror or str(error)
+    with tempfile.TemporaryDirectory(prefix="ensemblerl-check-") as elsewhere:
+        yield Path(elsewhere), why
+
+
+def _tried(given: Given, executor: Any, place: Path) -> Trial | str:
+    """A trial, or why there is none."""
+    try:
+        return trial(given, executor, place)
+    except (TypeError, RuntimeError, OSError) as error:
+        return f"not run: {error}"
+
+
+def _member(given: Given) -> tuple[dict[str, Any], int]:
+    """(point, seed) of the first member, as in a `trial`."""
+    from ensemblerl.loop.numbering import member_seeds
+
+    seed = SEED if given.seed is None else int(given.seed)
+    sampler = as_sampler("sobol", given.space, 1)
+    unit = sampler.ask(1, np.random.default_rng([seed, 0])).unit
+    point = given.space.point(given.space.to_points(unit), 0)
+    return point, int(member_seeds(seed, 0, 1)[0])
+
+
+def _job_bytes(given: Given) -> int | str:
+    segments = str(given.store.absolute() / "segments")
+    try:
+        parcel = packed(Job(given.simulation, given.goal, segments, os.getpid(), given.space.casts))
+    except TypeError as error:
+        return str(error)
+    return len(parcel.content)
+
+
+def _compared(found: Examined, place: Path) -> Examined:
+    """With the difference between the two; when there is one, a third run says whose fault."""
+    here, there = found.here, found.there
+    if not (isinstance(here, Trial) and isinstance(there, Trial) and here.ok and there.ok):
+        return found
+    differs, by = difference(here, there)
+    if not differs or here.runtime > AGAIN:
+        return found._replace(differs=differs, by=by)
+    again = _tried(found.given, Serial(), place / "again")
+    repeats = isinstance(again, Trial) and again.ok and not difference(here, again)[0]
+    return found._replace(differs=differs, by=by, repeats=repeats)

@@ -1,0 +1,126 @@
+"""How far a campaign is, from its store alone."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ensemblerl.cli.units import seconds
+from ensemblerl.ledger import FATE_CODE, FATES, Ledger
+from ensemblerl.space import Space
+from ensemblerl.store.lock import STALE_SECONDS
+from ensemblerl.store.reading import read_ledger
+
+SHOWN = 8
+"""Parameters named."""
+
+
+class Status(NamedTuple):
+    """A campaign as a reader finds it.
+
+    Parameters
+    ----------
+    path : directory of its store
+    ledger, kept : what it holds
+    driver : who works on it, in words; "" when nobody does
+    """
+
+    path: Path
+    ledger: Ledger
+    kept: dict[str, Any]
+    driver: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The campaign in this directory."""
+        return cls(path, *read_ledger(path), holder(path))
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """(what, text) for a table."""
+        yield "campaign", str(self.path)
+        yield "goal", _goal(self.kept.get("goal") or {})
+        yield "space", self._space()
+        yield "members", self._members()
+        if self.ledger.sessions:
+            yield from self._sessions()
+        yield "state", self._state()
+
+    def _space(self) -> str:
+        """A line for each parameter."""
+        if not self.kept.get("space"):
+            return "unknown"
+        space = Space.from_json({**self.kept["space"], "start": (), "constraints": ()})
+        some = [f"{n}: {p.brief()} {p.units}".rstrip() for n, p in list(space.items())[:SHOWN]]
+        more = [f"and {space.ndim - SHOWN} more"] if space.ndim > SHOWN else []
+        return "\n".join([*some, *more])
+
+    def _members(self) -> str:
+        ledger = self.ledger
+        total = max(ledger.n_members, ledger.n)
+        fates = [*FATES[1:], FATES[0]]  # those on their way last
+        counts = [(int(ledger.counts[FATE_CODE[fate]]), str(fate)) for fate in fates]
+        counts.append((total - ledger.n, "not launched"))
+        return f"{total}: " + ", ".join(f"{count} {what}" for count, what in counts if count)
+
+    def _sessions(self) -> Iterator[tuple[str, str]]:
+        ledger = self.ledger
+        spans = [span(ledger, i, bool(self.driver)) for i in range(len(ledger.sessions))]
+        began = datetime.fromtimestamp(ledger.sessions[0].time).astimezone()
+        last, some = ledger.sessions[-1], "sessions, the last" if len(spans) > 1 else "session"
+        where = f"{len(spans)} {some} on {last.host} ({last.executor})"
+        yield "run", f"{where}; begun {began:%Y-%m-%d %H:%M}, took {seconds(sum(spans))}"
+        yield "run time", f"{seconds(float(np.nansum(ledger['runtime'])))} of all members together"
+
+    def _state(self) -> str:
+        if self.driver:
+            return f"running: {self.driver}"
+        if self.ledger.reason:
+            return self.ledger.reason
+        if not self.ledger.sessions:
+            return "not begun"
+        return "its driver ended without a word; run the workflow again and it goes on"
+
+
+def span(ledger: Ledger, session: int, running: bool) -> float:
+    """Seconds that a session took: until its last member was settled, or until now."""
+    began = ledger.sessions[session].time
+    if running and session == len(ledger.sessions) - 1:
+        return max(0.0, time.time() - began)
+    ends = ledger["end"][ledger["session"] == session]
+    return float(np.nanmax(np.append(ends, began))) - began
+
+
+def holder(path: Path) -> str:
+    """The driver that works on a store, in words; "" when there is none."""
+    import psutil
+
+    file = path / "lock"
+    try:
+        told = json.loads(file.read_text() or "{}")
+        silent = time.time() - file.stat().st_mtime
+    except (OSError, ValueError):
+        return ""
+    host, pid = told.get("host"), told.get("pid")
+    here = host == platform.node()
+    if not pid or (here and not psutil.pid_exists(pid)) or (not here and silent > STALE_SECONDS):
+        return ""
+    return f"process {pid} on {host}"
+
+
+def _goal(described: dict[str, Any]) -> str:
+    """The goal in short; a goal of somebody else by what it says of itself."""
+    from ensemblerl.goals.known import goal_of
+
+    try:
+        return repr(goal_of(described))
+    except ValueError:
+        rest = {key: value for key, value in described.items() if key not in ("goal", "k")}
+        said = ", ".join(f"{key}={value!r}" for key, value in rest.items())
+        return f"{described.get('goal', 'unknown')}({said})"

@@ -1,0 +1,68 @@
+"""The points of a campaign as pictures show them: the best on top, and marked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ensemblerl.records import AnyArray, BoolArray, Fate, FloatArray, IntArray
+from ensemblerl.report.answers import axis
+from ensemblerl.report.figures import RED, SMALL
+from ensemblerl.report.tables import column, ranked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Tried(NamedTuple):
+    """The points in the order in which they are drawn: the best come last, on top.
+
+    Parameters
+    ----------
+    rows : (m,) of the ok members, worst first
+    value : (m,)
+    failed : (n,) settled and not ok
+    label : of the value, with units where they are known
+    """
+
+    rows: IntArray
+    value: FloatArray
+    failed: BoolArray
+    label: str
+
+    @property
+    def rank(self) -> FloatArray:
+        """(m,) from 0, the worst, to 1."""
+        return np.linspace(0.0, 1.0, len(self.rows)) if len(self.rows) > 1 else np.ones(1)
+
+    @property
+    def size(self) -> float:
+        """Area of a dot in square points."""
+        return float(np.clip(1500 / max(1, len(self.rows)), 1.5, 9.0))
+
+
+def tried(ds: xr.Dataset) -> Tried:
+    """The points of a campaign."""
+    fate: AnyArray = column(ds, "fate")
+    rows = ranked(ds)[::-1]
+    label, signed = axis(ds)
+    value = signed(column(ds, "reward")[rows].astype(np.float64))
+    return Tried(rows, value, (fate != Fate.ok) & (fate != Fate.pending), label)
+
+
+def star(ax: Axes, x: FloatArray, y: FloatArray) -> None:
+    """Mark the best."""
+    ax.plot(x, y, "*", ms=8, mfc="white", mec="black", mew=0.8, zorder=5)
+
+
+def markers(out: Figure, told: Tried, **where: Any) -> None:
+    """Say what the markers mean."""
+    from matplotlib.lines import Line2D
+
+    best = Line2D([], [], marker="*", ls="", ms=8, mfc="white", mec="black", mew=0.8, label="best")
+    failed = Line2D([], [], marker="x", ls="", ms=3.5, mew=0.8, color=RED, label="not ok")
+    handles = [best] * bool(len(told.rows)) + [failed] * bool(told.failed.any())
+    out.legend(handles=handles, fontsize=SMALL, frameon=False, handletextpad=0.2, **where)

@@ -1,0 +1,75 @@
+"""The working directory of one run of a program: names in it, what was left in it, as text."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+LOGS = ("stdout", "stderr")
+"""Files of the directory that take what the program prints."""
+TAIL = 2**14
+"""Bytes from the end of a file in which its last lines are looked for."""
+WIDEST = 200
+"""Characters of a line in a message."""
+
+
+def inside(argument: str, name: Any) -> str:
+    """A name of a file below the working directory, in its plain form.
+
+    Raises
+    ------
+    ValueError
+        for anything else: absolute, leading out with "..", empty
+
+    Examples
+    --------
+    >>> inside("files", "./data//cells.txt")
+    'data/cells.txt'
+    """
+    path = PurePosixPath(name) if isinstance(name, str) and "\0" not in name else PurePosixPath()
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"{argument}: wanted the name of a file in the working directory, relative and "
+            f"without '..', got {name!r}"
+        )
+    return str(path)
+
+
+def scratch_directory(scratch: str) -> Path:
+    """The directory for working directories, made where it is missing; ``$NAME`` as set here.
+
+    Raises
+    ------
+    ValueError
+        for a variable that is not set on this machine
+    """
+    found = os.path.expandvars(scratch)
+    if "$" in found:
+        raise ValueError(
+            f"scratch: wanted variables that are set on host {platform.node()}, got {scratch!r}"
+        )
+    path = Path(found).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def last_lines(path: Path, n: int) -> list[str]:
+    """At most ``n`` lines from the end of a file that are not blank; none when it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return [line if len(line) <= WIDEST else line[: WIDEST - 3] + "..." for line in lines[-n:]]
+
+
+def contents(directory: Path, most: int = 12) -> str:
+    """The files of a directory, for a message."""
+    names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "no files") + more
