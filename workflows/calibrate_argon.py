@@ -4,7 +4,7 @@ A real code (LAMMPS, the program `lmp`) is run for many depths and diameters of 
 run goes over four states of liquid argon and prints pressure and energy at each; the campaign
 looks for the potential that gives the targets.
 
-    python workflows/calibrate_argon.py [--members 256] [--out runs/calibrate_argon] [--quick]
+    python workflows/calibrate_argon.py [--members 320] [--out runs/calibrate_argon] [--quick]
     python workflows/calibrate_argon.py --noise    # only measures the noise of a run
 
 Called again it goes on where it stopped, or just reports. It leaves behind, under --out, the
@@ -44,7 +44,7 @@ import ensemblerl as erl
 
 # Settings ---------------------------------------------------------------------------------------
 
-N_MEMBERS = 256
+N_MEMBERS = 320
 SEED = 1975
 OUT = "runs/calibrate_argon"
 
@@ -68,7 +68,8 @@ NOISE = {"pressure": 3.0, "energy": 0.015}  # standard deviation of one member: 
 TOLERANCE = {"pressure": 3.0, "energy": 0.05}  # for the experiment: 1 % of an energy
 
 NOISE_RUNS = 64
-NEAR = 24  # members that the estimate is made of
+NEAR = 48  # members that the estimate is made of
+ROUNDS = 3
 BAR = {"epsilon": 3.0, "sigma": 1.0}  # per cent of the truth that the twin may be off
 
 PUBLISHED = {  # fits of others: K, angstrom
@@ -77,6 +78,7 @@ PUBLISHED = {  # fits of others: K, angstrom
     "White 1999": (125.7, 3.345),
     "Vrabec et al. 2001": (116.79, 3.3952),
 }
+NEWEST = "Vrabec et al. 2001"  # fitted to the vapour-liquid equilibrium, as here
 
 # The simulation ---------------------------------------------------------------------------------
 
@@ -118,9 +120,10 @@ def space() -> erl.Space:
 class ChiSquare:
     """Misfit: mean square of (result - target) / standard deviation; one datum contributes 1."""
 
-    def __init__(self, targets, deviation) -> None:
+    def __init__(self, targets, deviation, noise=0.0) -> None:
         self.targets = {name: np.asarray(targets[name], dtype=float) for name in OBSERVABLES}
         self.deviation = deviation
+        self.noise = noise  # variance of the targets, over that of a member
 
     def __call__(self, found) -> float:
         """Of one member."""
@@ -135,7 +138,7 @@ def twin(out: Path, **other) -> ChiSquare:
         steps = LONGER * {**RUN, **other}["steps"]
         found = lammps(**{**other, "steps": steps})(TRUTH, seed=TRUTH_SEED)
         path.write_text(json.dumps({name: found[name].tolist() for name in OBSERVABLES}))
-    return ChiSquare(json.loads(path.read_text()), NOISE)
+    return ChiSquare(json.loads(path.read_text()), NOISE, 1 / LONGER)
 
 
 def experiment() -> ChiSquare:
@@ -179,18 +182,24 @@ def best_point(ds: xr.Dataset) -> np.ndarray:
     return np.array([float(ds[name][best_member(ds)]) for name in TRUTH])
 
 
-def meet(x: np.ndarray, y: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(2,) where the plane through results y (run, datum) at points x (run, 2) meets the target."""
+def plane(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Level (datum,) and slopes (datum, 2) of results y (run, datum) at points x (run, 2)."""
     level, *slopes = np.linalg.lstsq(np.c_[np.ones(len(x)), x], y, rcond=None)[0]
-    return np.linalg.lstsq(np.transpose(slopes), target - level, rcond=None)[0]
+    return level, np.transpose(slopes)
+
+
+def meet(x: np.ndarray, y: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(2,) where the plane through results y at points x comes nearest to the target (datum,)."""
+    level, slopes = plane(x, y)
+    return np.linalg.lstsq(slopes, target - level, rcond=None)[0]
 
 
 def estimate(ds: xr.Dataset, question: ChiSquare) -> tuple[np.ndarray, np.ndarray] | None:
-    """(2,) parameters and their standard errors, from the members nearest to the best one.
+    """(2,) parameters and their standard errors, from many members; None with too few.
 
     The best member was partly lucky. So results are taken to be linear in the logarithms of the
-    parameters near it, and each of these members counts the same. The errors are the jackknife's:
-    they have the members' noise in them, not that of the targets. None with too few members.
+    parameters among the members that are nearest to the answer, which is found in a few rounds;
+    each of them counts the same. Errors come from the jackknife and the noise of the targets.
     """
     ds = ds.isel(member=ds["fate"].values == "ok")
     if ds.sizes["member"] < 2 * NEAR:
@@ -198,14 +207,16 @@ def estimate(ds: xr.Dataset, question: ChiSquare) -> tuple[np.ndarray, np.ndarra
     point = np.log(np.stack([ds[name].values for name in TRUTH], axis=1))
     y = np.concatenate([ds[n].values / question.deviation[n] for n in OBSERVABLES], axis=1)
     target = np.concatenate([question.targets[n] / question.deviation[n] for n in OBSERVABLES])
-    centre = point[best_member(ds)]
     width = np.ptp(np.log([[p.low, p.high] for p in space().values()]), axis=1)
-    near = np.argsort(np.sum(((point - centre) / width) ** 2, axis=1))[:NEAR]
-    x, y = point[near] - centre, y[near]
-    left_out = [meet(np.delete(x, i, 0), np.delete(y, i, 0), target) for i in range(NEAR)]
-    error = np.sqrt((NEAR - 1) * np.var(left_out, axis=0))
-    found = np.exp(centre + meet(x, y, target))
-    return found, found * error
+    found = point[best_member(ds)]
+    for _ in range(ROUNDS):
+        near = np.argsort(np.sum(((point - found) / width) ** 2, axis=1))[:NEAR]
+        x, data = point[near] - found, y[near]
+        found = found + meet(x, data, target)
+    left_out = [meet(np.delete(x, i, 0), np.delete(data, i, 0), target) for i in range(NEAR)]
+    by_target = np.sum(np.linalg.pinv(plane(x, data)[1]) ** 2, axis=1) * question.noise
+    error = np.sqrt((NEAR - 1) * np.var(left_out, axis=0) + by_target)
+    return np.exp(found), np.exp(found) * error
 
 
 def errors(point: np.ndarray) -> np.ndarray:
@@ -256,7 +267,7 @@ def parameter_table(ds: xr.Dataset, fitted, real: xr.Dataset, fitted_real) -> Ta
     out = table(
         "Argon as a Lennard-Jones fluid",
         *("", "epsilon / kB, K", "sigma, angstrom", "error, %"),
-        caption=f"fit: through the {NEAR} members nearest to the best, ± one standard error",
+        caption=f"fit: through the {NEAR} members nearest to it, ± one standard error",
     )
 
     def add(name, found, of_truth=True):
@@ -309,8 +320,8 @@ def score_table(reached: dict[str, float]) -> Table:
         caption="the truth itself has a misfit of about 1, less for a lucky member",
     )
     for name, value in reached.items():
-        wanted = f"{EXPECTED[name]:.4g}" if name in EXPECTED else ""
-        out.add_row(name, f"{value:.4g}", wanted)
+        wanted = f"{EXPECTED[name]:.5g}" if name in EXPECTED else ""
+        out.add_row(name, f"{value:.5g}", wanted)
     return out
 
 
@@ -346,7 +357,7 @@ def parameter_figure(ds: xr.Dataset, fitted, real: xr.Dataset, fitted_real, path
     order = np.argsort(-misfit)
     for axes in panels:
         x, y = (ds[name].values[order] for name in TRUTH)
-        dots = axes.scatter(x, y, c=misfit[order], s=9, cmap="cividis_r", lw=0)
+        dots = axes.scatter(x, y, c=misfit[order], s=9, cmap="cividis", vmin=0, vmax=4, lw=0)
         look = {"ls": "none", "mfc": "none", "mew": 1.3}
         axes.plot(*TRUTH.values(), "o", color=ORANGE, ms=11, label="truth of the twin", **look)
         axes.plot(*best_point(ds), "+", color=ORANGE, ms=8, label="best, twin", **look)
@@ -357,16 +368,13 @@ def parameter_figure(ds: xr.Dataset, fitted, real: xr.Dataset, fitted_real, path
         ):
             if found is not None:
                 axes.plot(*found[0], "D", color=colour, ms=5, label=label, **look)
-        for name, point in PUBLISHED.items():
-            style = {"color": "k", "ms": 4.5, "mfc": "white", "mew": 0.8, "ls": "none"}
-            if name.startswith("Vrabec"):
-                axes.plot(*point, "^", label=name, **style)
+        axes.plot(*PUBLISHED[NEWEST], "k^", ms=4.5, mfc="white", mew=0.8, ls="none", label=NEWEST)
         axes.set(xlabel="$\\epsilon / k_B$ / K", ylabel="$\\sigma$ / Å")
     low, high = np.transpose([[p.low, p.high] for p in space().values()])
     panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     panels[1].set(xlim=(112, 126), ylim=(3.36, 3.44))
     panels[0].indicate_inset_zoom(panels[1], edgecolor="0.3")
-    bar = fig.colorbar(dots, ax=panels, location="bottom", aspect=30, shrink=0.9)
+    bar = fig.colorbar(dots, ax=panels, location="bottom", aspect=30, shrink=0.9, extend="both")
     bar.set_label("log$_{10}$ of the misfit in the twin")
     handles, labels = panels[0].get_legend_handles_labels()
     fig.legend(handles, labels, frameon=False, fontsize=7, ncols=2, loc="outside upper center")
@@ -380,14 +388,15 @@ def state_figure(
     fig = Figure(figsize=(3.4, 4.4), layout="constrained")
     panels = fig.subplots(2, 1, sharex=True)
     for axes, (name, unit) in zip(panels, OBSERVABLES.items(), strict=True):
-        for runs, asked, colour, marker, label in (
-            (ds, question, ORANGE, "o", "twin"),
-            (real, wanted, BLUE, "s", "experiment"),
+        for runs, asked, colour, marker, label, aside in (
+            (ds, question, ORANGE, "o", "twin", -0.3),
+            (real, wanted, BLUE, "s", "experiment", 0.3),
         ):
+            kelvin = TEMPERATURE + aside
             best = runs[name].values[best_member(runs)]
             style = {"color": colour, "marker": marker, "ms": 5, "ls": "none", "mfc": "white"}
-            axes.errorbar(TEMPERATURE, best, NOISE[name], color=colour, lw=1.3, capsize=2.5)
-            axes.plot(TEMPERATURE, asked.targets[name], **style)
+            axes.errorbar(kelvin, best, NOISE[name], color=colour, lw=1.3, capsize=2.5)
+            axes.plot(kelvin, asked.targets[name], **style)
             axes.plot([], [], color=colour, lw=1.3, label=f"best member, {label}")
             axes.plot([], [], **style, label=f"target, {label}")
         axes.set(ylabel=f"{name} / {unit.replace('kJ/mol', 'kJ mol$^{-1}$')}")
@@ -425,6 +434,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     options.out.mkdir(parents=True, exist_ok=True)
     question, wanted = twin(options.out, **other), experiment()
     ds = calibrate(options.out, question, n_members, cluster, **other)
+    if not (ds["fate"] == "ok").any():
+        raise SystemExit(f"no member is ok; ensemblerl show --failures {options.out / 'store'}")
     real = ds.erl.reread(erl.Minimize(wanted))
     fitted, fitted_real = estimate(ds, question), estimate(real, wanted)
     reached = scores(ds, fitted, real, fitted_real)
@@ -443,10 +454,20 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 # Scores -----------------------------------------------------------------------------------------
-# With the settings above, LAMMPS 22 Jul 2025 (update 4).
+# With the settings above, LAMMPS 22 Jul 2025 (update 4). The agent learns beside the workers, so
+# what it reaches varies from run to run with the order of arrival; the bar is 3 % and 1 %.
 
 EXPECTED = {
-    "misfit, median of 192": 1.0,
+    "misfit, median of 320": 105.7,
+    "misfit, best of 8": 263.3,
+    "misfit, best of 64": 27.39,
+    "misfit, best of 320": 0.4866,
+    "error of epsilon, best of 320, %": 1.116,
+    "error of sigma, best of 320, %": 0.3945,
+    "error of epsilon, fit to 48, %": 0.5021,
+    "error of sigma, fit to 48, %": 0.1796,
+    "experiment, epsilon, fit to 48": 117.01,
+    "experiment, sigma, fit to 48": 3.4003,
 }
 
 if __name__ == "__main__":
