@@ -17,7 +17,7 @@ import numpy as np
 
 from ensemblerl.events import Closed, Extended, Launched, Relaunched
 from ensemblerl.ledger import FATE_CODE
-from ensemblerl.loop.arrivals import LOOK, Arrivals
+from ensemblerl.loop.arrivals import LOOK, Arrivals, attempts
 from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.figures import campaign_html
 from ensemblerl.loop.interrupts import Interrupts
@@ -97,7 +97,8 @@ class Campaign:
         self._in_flight, self._losses = 0, LossLimit()
         self._again = Reruns(self._arrivals.suspect, executor.in_process)
         self._inline = bool(getattr(executor, "inline", False))
-        self._halted = self._open = self._closed = False
+        self._detached = isinstance(simulation, Detached)
+        self._halted = self._open = self._closed = self._disowned = False
         self._compacted = self._saved = time.monotonic()
 
     @property
@@ -118,7 +119,7 @@ class Campaign:
     @property
     def in_flight(self) -> int:
         """Members on their way now."""
-        return self._in_flight + self._arrivals.n_apart
+        return self._in_flight + len(self._arrivals.apart)
 
     @property
     def elapsed(self) -> float:
@@ -147,6 +148,9 @@ class Campaign:
                 self.open()
                 for _ in self.turns():
                     pass
+        except OSError:  # the store's trouble: what runs writes its results when that is over
+            self._disowned = True
+            raise
         finally:
             self.close()
         if failure := self._limit.exceeded():
@@ -187,13 +191,11 @@ class Campaign:
             return
         self.executor.start(self.job)
         self.began, self._open = self.executor.time(), True
-        before = self.ledger.sessions[-1:]
-        crashed = bool(before) and before[0].in_process and not self.ledger.reason
-        crashed = crashed and not isinstance(self.simulation, Detached)
+        crashed = any(s.in_process for s in self.ledger.sessions[-1:]) and not self.ledger.reason
         self.journal.keep(opened(self.executor, self.simulation, self.sampler, self.n_members))
         self.journal.begin(self._inline, self.began)
         self._settle(self._arrivals.adopted())
-        left, waiting = self._arrivals.abandoned(crashed)
+        left, waiting = self._arrivals.abandoned(crashed and not self._detached)
         self._again.add(waiting)
         self._settle(left)
 
@@ -215,9 +217,9 @@ class Campaign:
 
     def _end_what_runs(self) -> None:
         """Whoever closes a campaign early wants nothing of it to go on: programs neither."""
-        if self.in_flight:
-            for number, attempt in self.store.running():
-                self.store.end(number, attempt)
+        ours = [*self._arrivals.apart, *attempts(self._flying.values())]
+        for pair in ours if self._detached and not self._disowned else ():
+            self.store.end(*pair)
 
     def __enter__(self) -> Self:
         try:
@@ -248,7 +250,7 @@ class Campaign:
         while self._fill() or self.in_flight:
             with self.timings("wait"):
                 done = self.executor.wait(1.0)
-                if self._arrivals.n_apart and not self._in_flight:
+                if self._arrivals.apart and not self._in_flight:
                     time.sleep(LOOK)
             settled = self._arrive(done)
             self._look()

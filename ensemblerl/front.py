@@ -22,6 +22,7 @@ from ensemblerl.simulations.function import as_simulation
 from ensemblerl.space import Space
 from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.store.learning import in_memory
+from ensemblerl.store.running import own
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -106,6 +107,7 @@ def explore(
         when ``max_failures`` is exceeded
     """
     with tempfile.TemporaryDirectory(prefix="ensemblerl-") as scratch, Progress(progress) as watch:
+        own(Path(scratch))
         campaign = prepare(
             simulation,
             space,

@@ -18,6 +18,7 @@ from ensemblerl.protocols import Goal
 from ensemblerl.resolve import whole
 from ensemblerl.space import Space
 from ensemblerl.store.learning import in_memory
+from ensemblerl.store.running import own
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -174,6 +175,8 @@ def launch(
     Without a ``store`` the data last as long as the handle: what runs for days wants one.
     """
     scratch = TemporaryDirectory(prefix="ensemblerl-") if store is None else None
+    if scratch is not None:
+        own(Path(scratch.name))
     watch = Progress(progress)
     path = Path(scratch.name) / "store" if scratch is not None else store
 

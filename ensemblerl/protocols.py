@@ -326,7 +326,7 @@ class Store(Protocol):
         """
 
     def end(self, number: int, attempt: int) -> None:
-        """Ask such a process to end."""
+        """Ask for the end of such a process; if it has not begun yet, it shall not begin."""
 
     def checkpoint(self, state: State, n_events: int) -> None:
         """Keep a sampler's state as it was after so many events."""

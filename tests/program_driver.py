@@ -1,4 +1,4 @@
-"""The driver that tests/test_supervisor.py kills: python program_driver.py STORE HOW NOTES N."""
+"""The driver that tests/test_supervisor.py kills: STORE HOW NOTES N [SECONDS]."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ from programs import GOOD, Script, noting
 SPACE = erl.Space(x=erl.Real(0.0, 1.0))
 
 if __name__ == "__main__":
-    store, how, notes, n = sys.argv[1:]
+    store, how, notes, n, *seconds = sys.argv[1:]
     erl.explore(
-        Script(noting(Path(notes), "time.sleep(1.5)\n" + GOOD)),
+        Script(noting(Path(notes), f"time.sleep({float(*seconds or (1.5,))})\n{GOOD}")),
         SPACE,
         erl.Minimize("y"),
         n_members=int(n),

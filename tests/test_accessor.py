@@ -484,7 +484,7 @@ def test_a_campaign_without_results_can_be_asked(tmp_path):
             broken, SPACE, erl.Minimize(), n_members=3, cluster="serial", sampler="sobol",
             progress=False,
         )  # fmt: skip
-    assert ds.erl.answer().attrs["verdict"] == "no answer yet: no member is ok, 3 failed"
+    assert ds.erl.answer().attrs["verdict"] == "no answer yet: no member is ok, 3 not ok"
     again = ds.erl.reread(erl.Maximize("x"))
     assert again.fate.values.tolist() == ["failed"] * 3
     assert [g.count for g in grouped(ds.erl.failures())] == [3]
@@ -529,3 +529,19 @@ def test_a_space_shows_kind_range_prior_and_condition():
     assert "<td>0.0 to 1.0, steps of 0.25</td>" in many
     assert "<td>0, 1, 2, 3, 4, 5, 6, 7, ...</td>" in many
     assert "<td>LogNormal(1.09861, 0.693147)</td>" in many
+
+
+def test_it_says_what_it_can_do(ds):
+    """Every public method and property, as it is called, with the first line about it."""
+    from ensemblerl.report.accessor import Erl, Plots
+
+    said = repr(ds.erl)
+    for name in (name for name in vars(Erl) if not name.startswith("_")):
+        assert f"\n  .{name}" in said
+    assert ".best(n=1)       The n members with the largest rewards, best first" in said
+    assert ".reread(goal) " in said
+    assert "self" not in said
+    shown = repr(Plots(ds))
+    assert ".history(ax=None) " in shown
+    assert ".parameters(names=None) " in shown
+    assert max(map(len, f"{said}\n{shown}".splitlines())) <= 110

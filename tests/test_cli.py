@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import subprocess
 import sys
+import time
 import tomllib
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,12 +21,15 @@ from click.testing import CliRunner
 
 import ensemblerl as erl
 from ensemblerl.cli import costs, demo
-from ensemblerl.cli.checking import Examined
+from ensemblerl.cli.checking import Examined, examine
 from ensemblerl.cli.disk import disk
+from ensemblerl.cli.errors import flat
 from ensemblerl.cli.findings import findings
 from ensemblerl.cli.main import COMMANDS, cli
+from ensemblerl.cli.script import at_explore
 from ensemblerl.cli.trial import Trial, difference
 from ensemblerl.cli.units import amount, seconds
+from ensemblerl.cli.waiting import waiting
 
 ROOT = Path(__file__).parents[1]
 HEAD = """
@@ -101,7 +107,7 @@ class TestCheck:
         assert done.exit_code == 0, done.output
         assert line(done, "here").startswith("✓")
         assert "bit for bit" in line(done, "same result")
-        assert "56 B a member, 2.2 KiB for 40 members" in line(done, "output")
+        assert "56 B a member, 2.2 kB for 40 members" in line(done, "output")
         assert "profile: float64 (profile_0 6)" in line(done, "variables")
         assert "runs/one can be written" in line(done, "store")
         assert "nothing would fail" in done.stdout
@@ -239,8 +245,10 @@ erl.launch(lambda x, mode: x, SPACE, erl.Minimize(), n_members=n, cluster="seria
         write(there, "SPACE = erl.Space(x=erl.Real(0, 1))\nask(lambda x: {'f': x})\n", "other.py")
         done = call("check", "other.py")
         assert done.exit_code == 1
-        assert "another space or goal" in done.stdout
+        assert "another space or goal: space." in done.stdout
+        assert "→ Give another store=" in done.stdout
         assert line(done, "store").startswith("✗")
+        assert "can be written" not in done.stdout
 
     def test_a_store_that_cannot_be_written(self, in_tmp):
         (in_tmp / "file").write_text("")
@@ -264,23 +272,144 @@ ask(erl.Function(simulate, cores=2), cluster=None, n_members=5000)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "✓  worker" in done.stdout
         assert "!  threads      OMP_NUM_THREADS=1, cores=2" in done.stdout
-        grown = float(done.stdout.split("MiB, ")[1].split(" MiB more")[0])
-        assert 50 < grown < 200, "the 64 MiB that the member holds"
+        grown = float(done.stdout.split("MB, ")[1].split(" MB more")[0])
+        assert 50 < grown < 200, "the 67 MB that the member holds"
         assert not (tmp_path / "runs").exists()
 
-    def test_a_program_is_watched_with_all_its_processes(self, in_tmp):
+    def test_of_a_program_the_memory_below_its_supervisor_counts(self, in_tmp):
         text = """
-code = "import time; b = bytearray(2**26); time.sleep(0.5); print('f', 2 * {{ x }} - {{ x }})"
+child = "import time; b = bytearray(2**26); time.sleep(0.6); print('f', 2 * {{ x }} - {{ x }})"
 model = erl.Command(
-    [sys.executable, "-c", code], reads=erl.readers.Regex("stdout", "f (?P<f>.*)"), timeout=60
+    ["sh", "-c", f'"{sys.executable}" -c "{child}"; true'],
+    reads=erl.readers.Regex("stdout", "f (?P<f>.*)"),
+    timeout=60,
+    memory="%s",
 )
 SPACE = erl.Space(x=erl.Real(-1, 1))
 ask(model)
 """
-        done = call("check", write(in_tmp, text), "--no-worker")
+        done = call("check", write(in_tmp, text % "85 MB"), "--no-worker")
         assert done.exit_code == 0, done.output
         assert "f: float64" in line(done, "variables")
-        assert float(line(done, "memory").split("MiB, ")[1].split(" MiB")[0]) > 64
+        assert line(done, "memory").startswith("!"), "it is told when there is little room"
+        assert "memory=85.0 MB" in line(done, "memory")
+        assert "MiB" not in done.stdout
+        held = float(line(done, "memory").split("memory")[1].split(" MB of the program")[0])
+        assert 2**26 / 1e6 < held < 85, "no process of ours is counted"
+        done = call("check", write(in_tmp, text % "40 MB"), "--no-worker")
+        assert done.exit_code == 1
+        assert "→ see memory" in done.stdout
+        assert line(done, "memory").startswith("✗")
+
+    def test_a_program_on_a_worker(self, tmp_path):
+        text = """
+model = erl.Command(
+    [sys.executable, "-c", "import time; time.sleep(0.4); print('f', {{ x }} + {{ seed }})"],
+    reads=erl.readers.Regex("stdout", "f (?P<f>.*)"),
+    keep="all",
+)
+SPACE = erl.Space(x=erl.Real(-1, 1))
+ask(model, cluster=None)
+"""
+        name = write(tmp_path, text)
+        done = python("-m", "ensemblerl", "check", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "✓  here         ok in" in done.stdout
+        assert "✓  worker       ok in" in done.stdout
+        assert "bit for bit the same" in done.stdout
+        assert "MB of the program" in line(done, "memory")
+        assert done.stderr == "", "no sign of life where there is no terminal"
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+
+    @pytest.mark.parametrize(
+        ("script", "row", "todo", "below"),
+        [
+            (
+                "echo one; echo seen {{ x }}",
+                "got no match; its last line: seen",
+                "→ mend reads=, or what the program writes; what was printed last is below",
+                "one",
+            ),
+            (
+                "echo in $PWD >&2; echo ERROR: no cells {{ x }} >&2; exit 3",
+                "exit code 3: ERROR: no cells",
+                "→ mend it, then check again; what was printed last is below",
+                "in .",
+            ),
+        ],
+    )
+    def test_a_program_that_fails_is_told_once(self, in_tmp, script, row, todo, below):
+        text = f"""
+SPACE = erl.Space(x=erl.Real(-1, 1))
+reads = erl.readers.Regex("stdout", "f (?P<f>.*)")
+ask(erl.Command(["sh", "-c", {script!r}], reads=reads))
+"""
+        done = call("check", write(in_tmp, text), columns=200)
+        assert done.exit_code == 1
+        assert row in line(done, "here")
+        assert row in line(done, "worker")
+        assert done.stdout.count(todo) == 2
+        rest = done.stdout.split("here and on the worker:")[1].splitlines()
+        assert rest.count(below) == 1, "said once: nothing in it is of one attempt"
+        assert "its files" not in done.stdout
+        assert "traceback" not in done.stdout
+
+    def test_a_missing_executable_is_told_with_one_path(self, in_tmp):
+        text = """
+SPACE = erl.Space(x=erl.Real(-1, 1))
+ask(erl.Command(["no_such_code", "{{ x }}"], reads=erl.readers.Json("out.json")))
+"""
+        done = call("check", write(in_tmp, text), columns=200)
+        assert done.exit_code == 1
+        assert "'no_such_code', which is not on the PATH" in line(done, "here")
+        assert done.stdout.count("→ install it there, load its module") == 2
+        assert done.stdout.count("PATH: ") == 1
+        assert "traceback" not in done.stdout
+
+    def test_options_of_the_workflow_want_two_dashes(self, in_tmp):
+        done = call("check", write(in_tmp, CAMPAIGN), "--members", "3")
+        assert done.exit_code == 2
+        assert "No such option '--members'; arguments of the workflow go after --" in done.stderr
+
+    def test_of_several_campaigns_it_says_which_was_looked_at(self, in_tmp):
+        text = """
+from ensemblerl import launch as begin
+erl.explore(lambda x, mode: x, SPACE, erl.Minimize(), n_members=5, cluster="serial", store="a")
+begin(lambda x, mode: x, SPACE, erl.Minimize(), n_members=6, cluster="serial", store="b")
+"""
+        done = call("check", write(in_tmp, text))
+        lines = Path("flow.py").read_text().splitlines()
+        where = [i for i, s in enumerate(lines, 1) if "erl.explore(" in s or s.startswith("begin(")]
+        assert len(where) == 3
+        said = f"begins campaigns in lines {', '.join(map(str, where))}: the first"
+        assert said in line(done, "workflow")
+        assert "for 5 members" in done.stdout
+        one = call("check", write(in_tmp, "ask(lambda x, mode: {'f': x})\n"))
+        assert "begins campaigns" not in one.stdout
+
+    def test_a_terminal_shows_what_is_waited_for(self, monkeypatch):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        with waiting() as say:
+            say("one member on a worker")
+        assert sys.stderr.getvalue() == "\r\x1b[2Kone member on a worker ...\r\x1b[2K"
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        with waiting() as say:
+            say("one member on a worker")
+        assert sys.stderr.getvalue() == ""
+
+    def test_it_says_what_it_waits_for(self, in_tmp):
+        said = []
+        name = write(in_tmp, "ask(lambda x, mode: {'f': random.random()})\n")
+        at_explore(Path(name), (), partial(examine, say=said.append))
+        assert [text[:20] for text in said] == [
+            "one member on a work",
+            "one member here",
+            "one member here once",
+        ]
 
 
 def examined(here=None, there=None, job_bytes=1000, store="nowhere/one", **given):
@@ -341,12 +470,40 @@ class TestLines:
         again = costs.on_worker(examined(n_members=5000, n_pending=pending), tried(runtime=0.01))
         assert found(again, "bundles").mark == "good"
 
+    def test_what_tasks_cost_is_in_the_wall_clock(self):
+        quick = tried(runtime=1e-5)
+        got = found(costs.on_worker(examined(n_members=2000), quick), "wall-clock").found
+        assert got.startswith("about 6 s for 2000 members")
+        assert "3 ms for each task" in got
+        for options in ({"bundle": 200}, {"in_process": True}):
+            got = found(costs.on_worker(examined(n_members=2000, **options), quick), "wall-clock")
+            assert got.found.startswith("under 1 s")
+        got = found(costs.on_worker(examined(n_members=2000), tried()), "wall-clock")
+        assert "task" not in got.found, "it does not show"
+
     def test_memory_of_all_workers_must_fit(self):
-        assert found(costs.memory(tried()), "memory").mark == "good"
-        got = found(costs.memory(tried(notes={"peak": 2**33})), "memory")
+        assert found(costs.memory(examined(), tried()), "memory").mark == "good"
+        got = found(costs.memory(examined(), tried(notes={"peak": 8e9, "total": 16e9})), "memory")
         assert got.mark == "warn"
-        assert "4 at once are 32.0 GiB, h has 16.0 GiB" in got.found
+        assert "4 at once are 32.0 GB, h has 16.0 GB" in got.found
         assert "run 2 at a time" in got.remedy
+
+    @pytest.mark.parametrize(
+        ("fate", "held", "mark"),
+        [
+            ("ok", 50e6, "good"),
+            ("ok", 90e6, "warn"),
+            ("ok", 101e6, "bad"),
+            ("out_of_memory", 60e6, "bad"),
+            ("ok", 0, "note"),
+        ],
+    )
+    def test_a_program_is_compared_with_its_memory(self, fate, held, mark):
+        wanted = examined()
+        wanted.given.simulation = SimpleNamespace(memory=100_000_000)
+        lines = list(costs.memory(wanted, tried(fate=fate, notes={"program": held})))
+        assert [f.mark for f in lines] == [mark, "good"]
+        assert "memory=100.0 MB" in lines[0].found
 
     @pytest.mark.parametrize(
         ("threads", "cores", "mark"),
@@ -391,13 +548,12 @@ class TestLines:
         assert difference(one, one._replace(result={"a": one.result["a"]})) == ("b", np.inf)
 
     def test_units(self):
-        assert [amount(n) for n in (0, 1023, 1024, 2**20)] == [
-            "0 B",
-            "1023 B",
-            "1.0 KiB",
-            "1.0 MiB",
-        ]
+        sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 999_960: "1.0 MB", 2**20: "1.0 MB"}
+        assert [amount(n) for n in sizes] == [*sizes.values()]
         assert [seconds(s) for s in (0.0994, 0.2, 9.9, 59)] == ["99 ms", "200 ms", "9.9 s", "59 s"]
+
+    def test_lines_of_an_error_stay_apart(self):
+        assert flat("these differ:\n  a\n  b\nMend them.") == "these differ: a; b; Mend them."
 
 
 class TestShow:
@@ -449,6 +605,41 @@ class TestShow:
         assert sum("rate_8 (s-1)" in text for text in done.stdout.splitlines()) == 1
         assert max(map(len, done.stdout.splitlines())) <= 80
         assert "and 1 more" in done.stdout
+
+    @pytest.mark.parametrize("n", [1, 3, 8])
+    def test_no_number_is_broken_over_lines(self, tmp_path, n):
+        space = erl.Space({f"a_long_parameter_{i}": erl.Real(-1e-7, 0) for i in range(6)})
+        options = {"n_members": 8, "cluster": "serial", "sampler": "sobol"}
+        ds = erl.explore(total, space, erl.Maximize(), store=tmp_path / "s", **options)
+        done = call("show", tmp_path / "s", "--best", n, columns=80)
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        words = done.stdout.split()
+        for name in space:
+            assert {f"{v:.5g}" for v in ds.erl.best(n)[name].values} <= {*words}
+        wide = call("show", tmp_path / "s", "--best", n, columns=250).stdout
+        assert sum("a_long_parameter_0" in text for text in wide.splitlines()) == 2, "one row"
+
+    def test_one_that_was_interrupted(self, tmp_path):
+        path = tmp_path / "s"
+        options = {"n_members": 4, "cluster": "serial", "sampler": "sobol"}
+        campaign = erl.prepare(abs_x, SPACE, erl.Minimize(), store=path, **options)
+        with campaign:
+            time.sleep(0.05)
+            campaign.stop("interrupted")
+        shown = call("show", path).stdout
+        assert "interrupted, 4 left; run the workflow again and it goes on" in shown
+        assert "took 0 ms" not in shown
+        erl.explore(abs_x, SPACE, erl.Minimize(), store=path, **options)
+        shown = call("show", path).stdout
+        assert "all members settled" in shown
+        assert "left" not in shown
+
+    def test_one_that_a_rule_stopped_is_left_alone(self, tmp_path):
+        options = {"n_members": 9, "cluster": "serial", "sampler": "sobol", "stop": "ok >= 2"}
+        erl.explore(abs_x, SPACE, erl.Minimize(), store=tmp_path / "s", **options)
+        shown = call("show", tmp_path / "s").stdout
+        assert "stop rule: ok >= 2" in shown
+        assert "goes on" not in shown
 
     def test_a_campaign_that_runs(self, tmp_path):
         path = tmp_path / "s"
@@ -505,6 +696,7 @@ class TestNoStore:
             "empty": "this directory is empty",
             "full": "no campaign.json among its 1 entries (notes.txt)",
             "runs": "no campaign here, but in runs/one",
+            ".": "no campaign here, but in runs/one",
         }.items():
             done = call("show", path)
             assert (done.exit_code, done.stdout) == (1, "")
@@ -621,6 +813,22 @@ class TestRerun:
         done = call("rerun", tmp_path / "s", 0)
         assert done.exit_code == 1
         assert "--workflow" in done.stderr
+
+    def test_a_program_that_fails_alike_is_told_once(self, in_tmp):
+        text = """
+SPACE = erl.Space(x=erl.Real(-1, 1))
+reads = erl.readers.Regex("stdout", "f (?P<f>.*)")
+script = "echo in $PWD >&2; echo ERROR: no cells {{ x }} >&2; exit 3"
+ask(erl.Command(["sh", "-c", script], reads=reads), n_members=1, max_failures=None)
+"""
+        done = python(write(in_tmp, text), cwd=in_tmp)
+        assert done.returncode == 0, done.stderr
+        done = call("rerun", "runs/one", 0, columns=200)
+        assert done.exit_code == 0, done.output
+        assert "both times: ProgramFailed: exit code 3: ERROR: no cells" in done.stdout
+        files = done.stdout.split("its files: ")[1].split()[0]
+        assert Path(files).is_dir(), "those of the campaign are still there"
+        assert "now:" not in done.stdout
 
     def test_leaves_the_store_alone(self, there):
         before = {p: p.stat().st_mtime_ns for p in (there / "runs" / "one").rglob("*")}

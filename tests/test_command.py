@@ -91,7 +91,7 @@ def test_templates_include_each_other_and_keep_their_last_newline(tmp_path):
     command = script("pass", templates=templates)
     prepared(command, tmp_path, {"x": 1.5})
     assert (tmp_path / "in").read_text() == "row 0 of 2 1.5\nrow 1 of 2 1.5\n"
-    assert command.uses()["template 'sub/part'"] == {"x"}
+    assert command.uses()["template 'sub/part', line 1"] == {"x"}
     assert not (tmp_path / "sub").exists()
 
 
@@ -208,6 +208,27 @@ def test_an_environment_of_ones_own_wins(monkeypatch):
     }
 
 
+RANK = {
+    **{"PMI_RANK": "0", "PMI_FD": "9", "HYDI_CONTROL_FD": "7", "MPI_LOCALRANKID": "0"},
+    **{"PMIX_RANK": "0", "PMIX_SERVER_URI4": "x", "OMPI_COMM_WORLD_RANK": "0"},
+    **{"OMPI_UNIVERSE_SIZE": "1", "OMPI_MCA_ess": "^singleton", "OMPI_MCA_orte_hnp_uri": "x"},
+}
+KEPT = {
+    **{"SLURM_JOB_ID": "3", "SLURM_PROCID": "0", "OMPI_MCA_btl": "self", "PMIX_MCA_gds": "hash"},
+    **{"I_MPI_FABRICS": "shm", "OMPI_ALLOW_RUN_AS_ROOT": "1"},
+}
+
+
+def test_the_program_is_not_told_that_the_worker_is_a_rank_of_mpi(tmp_path, monkeypatch):
+    for name, value in (RANK | KEPT).items():
+        monkeypatch.setenv(name, value)
+    found = prepared(erl.Command("echo", reads=JSON), tmp_path / "v").environment
+    assert sorted(set(RANK) & set(found)) == []
+    assert {name: found.get(name) for name in KEPT} == KEPT
+    own = erl.Command("echo", reads=JSON, environment={"PMI_RANK": "{{ k }}"})
+    assert prepared(own, tmp_path / "w").environment["PMI_RANK"] == "3"
+
+
 # ---- running it here
 
 
@@ -249,6 +270,20 @@ def test_the_line_that_speaks_of_an_error_comes_first_and_stdout_stands_in(tmp_p
     assert failure(2, tmp_path) == "exit code 2; the program printed nothing"
 
 
+def test_a_log_of_one_line_is_shown_once(tmp_path):
+    (tmp_path / "stderr").write_text("\n  Error: no pair\n\n")
+    assert failure(2, tmp_path) == "exit code 2: Error: no pair"
+
+
+def test_a_log_cannot_command_the_terminal(tmp_path):
+    coloured = b"\x1b[1;31mERROR\x1b[0m:\tno\xa0pair \x1b]0;title\x07\n\x1b[K\n"
+    (tmp_path / "stderr").write_bytes(coloured + b"\xc2\xa0\xe2\x80\xaeab\n50%\r100%\n")
+    told = failure(1, tmp_path)
+    assert told.replace("\n", "").isprintable()
+    assert told.splitlines()[0] == "exit code 1: ERROR: no\ufffdpair \ufffd]0;title\ufffd"
+    assert told.splitlines()[3:] == [" \ufffdab", "50%", "100%"]
+
+
 def test_a_segfault_is_told_by_its_signal_also_through_a_shell():
     body = "os.kill(os.getpid(), 11)"
     with pytest.raises(ProgramFailed, match=r"^segmentation fault \(signal 11, SIGSEGV\)"):
@@ -281,6 +316,20 @@ def test_a_timeout_ends_the_program_with_its_children(tmp_path):
     assert not alive(tmp_path / "pid")
 
 
+def test_what_a_program_leaves_running_beside_it_is_ended(tmp_path):
+    body = f"""
+        import subprocess
+        child = subprocess.Popen(["sleep", "60"])
+        open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+        {WRITE.format(found="{'y': 1}")}
+    """
+    assert script(body)({}, seed=1)["y"] == 1
+    deadline = time.monotonic() + 20
+    while alive(tmp_path / "pid") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(tmp_path / "pid")
+
+
 def test_half_written_output_is_an_invalid_result():
     with pytest.raises(InvalidResult, match=r"'out\.json': wanted JSON, got 6 characters"):
         script("open('out.json', 'w').write('{\"y\": ')")({}, seed=1)
@@ -297,7 +346,8 @@ def test_a_missing_executable_is_told_with_where_it_was_looked_for(tmp_path):
         prepared(command, tmp_path)
     assert str(Path(PYTHON).parent) in str(e.value)
     launched = erl.Command("echo", reads=JSON, launcher="no-such-mpiexec -n {cores}")
-    with pytest.raises(FileNotFoundError, match=r"'no-such-mpiexec'"):
+    assert "arguments: wanted an executable" in str(e.value)
+    with pytest.raises(FileNotFoundError, match=r"^launcher: wanted .* 'no-such-mpiexec'"):
         prepared(launched, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"'\./absent', which is not there on host"):
         prepared(erl.Command("./absent", reads=JSON), tmp_path)
@@ -344,6 +394,19 @@ def test_scratch_takes_variables_from_the_machine(tmp_path, monkeypatch):
         scratch_directory("$NO_SUCH_DISK")
 
 
+def test_a_scratch_directory_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        NotADirectoryError, match=r"scratch: wanted a directory .* on host \S+, got"
+    ):
+        scratch_directory(str(tmp_path / "file" / "x"))
+    with pytest.raises(FileExistsError, match=r"scratch: wanted a directory .*/file'"):
+        scratch_directory(str(tmp_path / "file"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(PermissionError, match=r"scratch: wanted .*: Permission denied"):
+        scratch_directory(str(tmp_path))
+
+
 # ---- wrong arguments
 
 
@@ -365,7 +428,20 @@ def test_scratch_takes_variables_from_the_machine(tmp_path, monkeypatch):
             r"templates: wanted each name once, got 'in' twice",
         ),
         ({"templates": {"in": "", "in/a": ""}}, r"templates: 'in' is a file, so 'in/a' cannot"),
-        ({"templates": {"in": "\n{{ x"}}, r"templates: in, line 2: wanted Jinja2, .*raw"),
+        ({"templates": {"in": "\n{{ x"}}, r"templates: 'in', line 2: wanted Jinja2, .*raw"),
+        (
+            {"templates": {"in": "a\n{{ x | tojsn }}\n"}},
+            r"templates: 'in', line 2: .*the filter 'tojsn', which .*mean 'tojson'\?\)$",
+        ),
+        (
+            {"templates": {"in": "{% if x %}\n{% if x is odder %}\n{% endif %}{% endif %}\n"}},
+            r"templates: 'in', line 2: .*the test 'odder', which there is not",
+        ),
+        ({"templates": {"in": "{% for loop in x %}{% endfor %}"}}, r"'in', line 1: .*'?loop"),
+        ({"arguments": ["a", "{{ x"]}, r"^arguments: '\{\{ x': wanted Jinja2, got"),
+        ({"arguments": ["a", "{{ x | nil }}"]}, r"^arguments: '.*': .*the filter 'nil'"),
+        ({"environment": {"A": "{% x %}"}}, r"^environment: 'A': wanted Jinja2, got"),
+        ({"arguments": ["a", "{% include 'b' %}"]}, r"^arguments: .* includes 'b', .*are none"),
         ({"templates": {"in": "{% include 'a' %}"}}, r"'in' includes 'a', which is not one of"),
         ({"files": "data"}, r"files: wanted a list of paths"),
         ({"files": {"d": 3}}, r"files: 'd': wanted a path, got 3"),
@@ -393,6 +469,56 @@ def test_wrong_arguments_are_named(given, told):
     given = {"arguments": "echo", "reads": JSON, **given}
     with pytest.raises(ValueError, match=told):
         erl.Command(given.pop("arguments"), **given)
+
+
+@pytest.mark.parametrize(
+    ("text", "operator"),
+    [
+        ("echo z {{ x }} > o.txt", ">"),
+        ("echo z {{ x }} >> o.txt", ">>"),
+        ("echo z{{ x }}>o.txt", ">"),
+        ("model 2> err", "2>"),
+        ("model 2>&1", "2>&"),
+        ("model < in", "<"),
+        ("model | tail", "|"),
+        ("a && b", "&&"),
+        ("a || b", "||"),
+        ("cd x; model", ";"),
+        ("model &", "&"),
+        ("model 'a > b' \\' > c", ">"),
+    ],
+)
+def test_what_only_a_shell_understands_is_refused_in_one_text(text, operator):
+    with pytest.raises(ValueError, match=r"^arguments: wanted one .*\[\"sh\", \"-c\"") as caught:
+        erl.Command(text, reads=JSON)
+    assert f"got {operator!r} in {text!r}" in str(caught.value)
+    with pytest.raises(ValueError, match=r"^launcher: wanted one program"):
+        erl.Command("model", reads=JSON, launcher=text.replace("{{ x }}", ""))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("sh -c 'a > b && c'", ["sh", "-c", "a > b && c"]),
+        ('awk "{print \\"<\\"}"', ["awk", '{print "<"}']),
+        ("a \\> \\;", ["a", ">", ";"]),
+        ("a {{ 1 if x > 2 else x | round }}", ["a", "{{ 1 if x > 2 else x | round }}"]),
+        (["a", ">", "b", "&&", "c;"], ["a", ">", "b", "&&", "c;"]),
+    ],
+)
+def test_in_quotes_in_jinja_and_in_a_list_it_is_taken_as_it_is(given, words):
+    assert erl.Command(given, reads=JSON).arguments == tuple(words)
+
+
+def test_a_path_given_as_the_text_of_a_template_is_refused(in_tmp):
+    Path("deck").write_text("{{ x }}")
+    for text in ("deck", str(in_tmp / "deck"), "absent.j2", "absent.jinja2"):
+        with pytest.raises(ValueError, match=r"templates: 'in': .*pathlib\.Path\(") as caught:
+            script("pass", templates={"in": text})
+        assert f"pathlib.Path({text!r})" in str(caught.value)
+    for text in ("deck\n", "decks", "a\nb.j2\n", "", "x" * 5000):
+        assert script("pass", templates={"in": text}).templates["in"] == text
+    assert script("pass", templates={"in": Path("deck")}).templates["in"] == "{{ x }}"
 
 
 def test_files_and_templates_must_be_there(tmp_path):
@@ -475,6 +601,10 @@ def test_it_describes_itself_in_json_and_briefly():
     assert described["arguments"]["templates"]["model.py"].endswith("pass")
     assert described["arguments"]["reads"] == [JSON.describe()]
     assert described["arguments"]["timeout"] == 5.0
+    assert described["arguments"]["max_result_bytes"] == 2**28
+    assert set(described["arguments"]) == {
+        f.name for f in dataclasses.fields(command) if f.init
+    } - {"version"}
     assert repr(command).endswith("launcher='mpiexec -n {cores}', cores=2, timeout=5.0)")
     assert repr(erl.Command("a b", reads=JSON)) == "Command('a b')"
     assert len(repr(erl.Command("a " * 500, reads=JSON))) < 80
@@ -494,8 +624,12 @@ def argon(text, arguments="lmp -in in.argon", **kwargs):
     [
         (
             argon("{{ epsilonn }} {{ sigma }}"),
-            r"template 'in\.argon' uses 'epsilonn', .*\(did you mean 'epsilon'\?\); parameters of "
-            r"the space: epsilon, sigma",
+            r"template 'in\.argon', line 1 uses 'epsilonn', .*\(did you mean 'epsilon'\?\); "
+            r"parameters of the space: epsilon, sigma",
+        ),
+        (
+            argon("{{ epsilon }}\n{{ sigma }}\n{{ epsilon }} {{ other }}\n{{ other }}\n"),
+            r"template 'in\.argon', line 3 uses 'other'",
         ),
         (
             argon("{{ epsilon }}{{ sigma }}", ["lmp", "{{ tempp }}"], constants={"temp": 1}),
@@ -604,6 +738,14 @@ def test_lammps_runs_unmodified_alone_and_on_two_ranks():
     several = melt(launcher="mpiexec -n {cores}", cores=2, timeout=60)(point, seed=87287)
     assert (several["procs"], several["threads"]) == (2, 1)
     assert float(several["E"]) == pytest.approx(float(alone["E"]), rel=1e-6)
+
+
+@needs_lammps
+def test_lammps_runs_on_a_worker_that_an_mpiexec_started(monkeypatch):
+    # as MPICH's does; a program that heeds them asks descriptor 9, and ends at once
+    for name, value in {"PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"}.items():
+        monkeypatch.setenv(name, value)
+    assert melt(timeout=60)({"density": 0.8442, "epsilon": 1.0}, seed=87287)["procs"] == 1
 
 
 @needs_lammps

@@ -207,7 +207,7 @@ def test_the_answer():
     assert low.incumbent.dims == ("member",)
     assert "member 6" in low.attrs["verdict"]
     assert "-7" in low.attrs["verdict"]
-    assert "1 failed" in low.attrs["verdict"]
+    assert "1 not ok" in low.attrs["verdict"]
     high = Maximize().estimate(ledger_of(Maximize(), values, n=8))
     assert (high.best_member, high.best_value) == (2, 5.0)
     np.testing.assert_array_equal(high.incumbent, [np.nan, 3.0, 5.0, 5.0, 5.0])

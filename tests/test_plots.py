@@ -12,6 +12,10 @@ import xarray as xr
 
 import ensemblerl as erl
 from ensemblerl.problems import mixed
+from ensemblerl.report.coordinates import Coordinate, coordinates
+from ensemblerl.report.naming import _crowded, settle, width
+from ensemblerl.report.panels import _name
+from ensemblerl.report.view import view
 
 pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
 
@@ -79,6 +83,7 @@ def check_readable(figure):
         wide = min(a.x1, b.x1) - max(a.x0, b.x0)
         high = min(a.y1, b.y1) - max(a.y0, b.y0)
         assert wide < 1 or high < 1, f"{one!r} lies on {two!r}"
+    return [text for text, _, _ in written]
 
 
 @pytest.mark.parametrize(
@@ -312,3 +317,206 @@ def test_without_matplotlib_it_says_how_to_get_it(ds, monkeypatch):
     monkeypatch.setattr("ensemblerl.report.figures.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"matplotlib.*pip install 'ensemblerl\[plot\]'"):
         ds.erl.plot  # noqa: B018
+
+
+XYZ = {name: erl.Real(0, 1) for name in "xyz"}
+
+
+def dots_of(figure):
+    return figure.axes[0].collections[0]
+
+
+def legend_of(ax):
+    legend = ax.get_legend()
+    return [text.get_text() for text in legend.get_texts()] if legend else []
+
+
+@pytest.mark.parametrize("names", [["x"], ["x", "y", "z"]])
+def test_equal_values_have_one_colour_and_no_star(names):
+    figure = campaign(erl.Space(XYZ), lambda x, y, z: 3.0).erl.plot.parameters(names)
+    assert set(dots_of(figure).get_array().tolist()) == {0.5}
+    assert not [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+    written = check_readable(figure)
+    assert "best" not in written
+    assert written.count("3") == (len(names) > 1)
+    assert figure.axes[0].get_position().width > 0.3, "the panels have their room"
+
+
+def test_ties_share_the_mean_of_their_ranks():
+    ds = campaign(erl.Space(XYZ), lambda x, y, z: np.floor(2 * x), n=8)
+    figure = ds.erl.plot.parameters(["x", "y"])
+    low = np.asarray(dots_of(figure).get_offsets())[:, 0] < 0.5
+    shown = dots_of(figure).get_array()
+    n = np.count_nonzero(~low)  # these are worse: ranks 0 to n - 1, of 0 to 7
+    np.testing.assert_allclose(shown[~low], (n - 1) / 2 / 7)
+    np.testing.assert_allclose(shown[low], (n + 7) / 2 / 7)
+    assert [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+
+
+def test_where_all_failed_there_are_no_values_on_axes_or_bar(ds):
+    none = ds.isel(member=ds.fate.values != "ok")
+    for names in (["rate", "beta"], ["rate", "beta", "width"]):
+        figure = none.erl.plot.parameters(names)
+        assert "<colorbar>" not in {ax.get_label() for ax in figure.axes}
+        assert not [text for text, _, _ in texts(figure) if "nan" in text]
+    ax = none.erl.plot.history()
+    across = {tick.get_text() for tick in ax.get_xticklabels()}
+    words = {"member, in launch order", "loss (nat)", f"not ok ({none.sizes['member']})"}
+    assert {text for text, _, _ in texts(ax.figure)} <= across | words
+    assert legend_of(ax) == [f"not ok ({none.sizes['member']})"]
+    assert not none.erl.plot.parameters(["rate"]).axes[0].get_yticks().size
+
+
+def test_empty_axes_of_yours_show_failures_only_and_filled_ones_keep_their_ticks(ds):
+    from matplotlib.figure import Figure
+
+    left, right = Figure().subplots(1, 2, sharey=True)
+    ds.erl.plot.history(left)
+    before = left.get_ylim()
+    ds.isel(member=ds.fate.values != "ok").erl.plot.history(right)
+    assert left.get_ylim()[0] >= before[0] - 1
+    assert [t for t in left.get_yticklabels() if t.get_visible() and t.get_text()]
+    assert not right.yaxis.get_tick_params()["left"]
+    ds.isel(member=[]).erl.plot.history(left)
+    assert left.yaxis.get_tick_params().get("left", True)
+
+
+def test_a_long_objective_is_shortened():
+    goal = erl.Minimize("abs(mean_of_the_pressure - 12.5) / 3.75 + 100 * abs(flux_at_outlet - y)")
+    ds = campaign(
+        erl.Space(x=erl.Real(0, 1)),
+        lambda x: {"mean_of_the_pressure": 10 * x, "flux_at_outlet": x, "y": 0.25},
+        n=8, goal=goal,
+    )  # fmt: skip
+    ax = ds.erl.plot.history()
+    check_readable(ax.figure)
+    assert "…" in ax.get_ylabel()
+    assert (ax.get_ylabel()[:4], ax.get_ylabel()[-4:]) == ("abs(", "- y)")
+    assert len(ax.get_ylabel()) > 20
+    figure = ds.erl.plot.parameters()
+    check_readable(figure)
+    assert "…" in figure.get_supylabel()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_few_members_have_whole_numbers_below_and_a_line_to_see(ds, n):
+    some = ds.isel(member=np.flatnonzero(ds.fate.values == "ok")[:n])
+    ax = some.erl.plot.history()
+    check_readable(ax.figure)
+    places = [p for p in ax.get_xticks() if ax.get_xlim()[0] <= p <= ax.get_xlim()[1]]
+    assert places
+    assert all(p == round(p) for p in places)
+    assert (ax.get_lines()[1].get_marker() == "_") == (n == 1)
+
+
+def test_one_value_alone_after_failures_has_a_dash(ds):
+    failed, ok = (np.flatnonzero((ds.fate.values == "ok") == is_ok) for is_ok in (False, True))
+    last = ok[ok > failed[0]][0]
+    _, best, _ = ds.isel(member=[failed[0], last]).erl.plot.history().get_lines()
+    assert best.get_marker() == "_"
+
+
+@pytest.mark.parametrize(("far", "at"), [(-1e30, "v"), (1e30, "^")])
+def test_one_value_far_away_does_not_flatten_the_others(far, at):
+    ds = campaign(erl.Space(XYZ), lambda x, y, z: far if 0.3 < x < 0.33 else 1 + x + y)
+    there = ds.value.values
+    rest = there[there != far]
+    assert len(rest) == len(there) - 1
+    ax = ds.erl.plot.history()
+    low, high = ax.get_ylim()
+    assert low < rest.min()
+    assert rest.max() < high
+    assert (rest.max() - rest.min()) / (high - low) > 0.5
+    assert ax.get_yscale() == "linear"
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), there)
+    (mark,) = [line for line in ax.get_lines() if line.get_marker() == at]
+    assert mark.get_xdata().tolist() == np.flatnonzero(there == far).tolist()
+    assert legend_of(ax)[-1] == "off the scale (1)"
+    check_readable(ax.figure)
+
+    figure = ds.erl.plot.parameters(["x"])
+    panel = figure.axes[0]
+    np.testing.assert_allclose(panel.get_ylim(), (low, high))
+    edge = panel.collections[1].get_offsets()
+    np.testing.assert_allclose(edge, [[ds.x.values[there == far][0], {"v": 0.03, "^": 0.97}[at]]])
+    (star,) = [line for line in panel.get_lines() if line.get_marker() == "*"]
+    np.testing.assert_allclose(star.get_ydata()[0], low if far < 0 else rest.min())
+    assert "off the scale (1)" in check_readable(figure)
+
+
+def test_axes_of_yours_that_are_filled_keep_all_in_sight():
+    from matplotlib.figure import Figure
+
+    ds = campaign(erl.Space(XYZ), lambda x, y, z: -1e30 if 0.3 < x < 0.33 else x + y)
+    ax = Figure().subplots()
+    ax.plot([0, 40], [-5e29, 0])
+    assert ds.erl.plot.history(ax).get_ylim()[0] < -1e30
+
+
+@pytest.mark.parametrize(
+    ("values", "limited"),
+    [
+        (np.arange(100.0), False),
+        (np.random.default_rng(0).standard_cauchy(200), False),
+        (np.geomspace(1e-30, 1e30, 60), False),
+        (np.r_[np.full(50, 2.0), -1e30], False),
+        ([1.0, 2.0, -1e30], False),
+        (np.r_[np.arange(20.0), np.full(3, -1e30)], False),
+        (np.r_[np.arange(200.0), np.full(3, -1e30)], True),
+        (np.r_[np.geomspace(1, 1e4, 50), 1e300], True),
+        (np.r_[np.arange(20.0), -1e308, np.nan], True),
+        ([], False),
+    ],
+)
+def test_only_a_few_values_far_away_are_left_beyond(values, limited):
+    seen = view(np.asarray(values, dtype=float))
+    assert (seen.limits is not None) == limited
+    assert (seen.beyond > 0) == limited
+    assert seen.beyond <= 3
+    assert seen.log == (np.ptp(values) > 1e3 and np.min(values) > 0 if len(values) else False)
+
+
+def test_what_cannot_be_drawn_on(ds):
+    for wrong in (3, ds.erl.plot.history().figure):
+        with pytest.raises(TypeError, match=r"ax: wanted matplotlib Axes, such as .*, got "):
+            ds.erl.plot.history(ax=wrong)
+
+
+CATEGORIES = {
+    "method": erl.Choice("adam", "stochastic gradient descent", "rmsprop"),
+    "r": erl.Real(0, 1),
+    "other": erl.Choice("adam", "sgd with momentum", "rms"),
+    "k": erl.Ordinal(1, 2, 3),
+}
+
+
+@pytest.mark.parametrize("names", [["method", "r"], ["r", "method"], None])
+def test_long_options_do_not_touch_and_leave_room_for_the_panels(names):
+    ds = campaign(erl.Space(CATEGORIES), lambda method, r, other, k: r + k)
+    figure = ds.erl.plot.parameters(names)
+    shown = check_readable(figure)
+    drawn = {ax.get_position().width * ax.get_position().height for ax in panels(figure)}
+    assert max(drawn) > 0.03
+    assert [text for text in shown if text[:3] + text[-3:] == "stoent"], shown
+
+
+def test_neighbours_of_one_long_option_have_their_own_place():
+    """Their sum fits the axis, yet each needs its cell."""
+    method = erl.Choice("adam", "gradient descent, conjugate", "sgd")
+    ds = campaign(erl.Space(method=method), lambda method: float(len(method)))
+    for wide in (2.6, 3.2):
+        figure = ds.erl.plot.parameters()
+        figure.set_figwidth(wide)
+        settle(figure, lambda f=figure: _name(np.array(panels(f)), coordinates(ds, None)))
+        boxes = [box for text, box, _ in texts(figure) if text[:2] in ("ad", "gr", "sg")]
+        assert len(boxes) == 3
+        boxes.sort(key=lambda box: box.x0)
+        assert all(a.x1 + 2 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+def test_an_option_that_would_stick_out_into_the_next_panel_is_crowded():
+    two = Coordinate("way", np.array([]), (-0.5, 1.5), options=("conjugate gradient", "b"))
+    marks = [(0.0, two.options[0]), (1.0, two.options[1])]
+    wide = width(two.options[0])
+    assert not _crowded(two, marks, 2.4 * wide)
+    assert _crowded(two, marks, 1.8 * wide), "its cell is narrower, though b is far"

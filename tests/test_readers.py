@@ -282,6 +282,42 @@ def test_a_single_reader_gives_what_it_gives(tmp_path):
     assert read_all(readers_of(lambda directory: 7.5), tmp_path) == 7.5
 
 
+@pytest.mark.parametrize(
+    ("found", "came"),
+    [
+        (None, r"nothing: is its return missing\?"),
+        ("text", r"'text' \(str\)"),
+        ([[1], []], r"\[\[1"),
+    ],
+)
+def test_a_single_reader_that_gives_no_result_is_named(tmp_path, found, came):
+    def energy(directory):
+        return found
+
+    with pytest.raises(
+        InvalidResult, match=rf"^reads: wanted a mapping, .* from .*energy, got {came}"
+    ):
+        read_all(readers_of(energy), tmp_path)
+
+
+def test_a_missing_return_is_told_beside_other_readers_too(tmp_path):
+    readers = readers_of([lambda directory: {"y": 1.0}, lambda directory: None])
+    with pytest.raises(InvalidResult, match=r"from .*<lambda>, got nothing: is its return"):
+        read_all(readers, tmp_path)
+
+
+def test_what_a_file_holds_cannot_command_the_terminal(tmp_path):
+    here = written(tmp_path, "out.csv", "a\x1b[2J,\x07b\n1,2\n")
+    with pytest.raises(InvalidResult, match=r"columns a, \ufffdb$"):
+        Csv("out.csv", ["c"])(here)
+    written(tmp_path, "stdout", "one\n\x1b[2Jtwo\x1a\n")
+    with pytest.raises(InvalidResult, match=r"last lines:\none\ntwo\ufffd$"):
+        Regex("stdout", r"F = (?P<F>\S+)")(here)
+    written(tmp_path, "\x07bell", "")
+    with pytest.raises(InvalidResult, match=r"in its directory: \ufffdbell, out\.csv"):
+        Json("absent")(here)
+
+
 def test_a_name_twice_is_named_with_both_readers(tmp_path):
     written(tmp_path, "out.json", '{"E": 1}')
     readers = readers_of([Json("out.json"), lambda directory: {"E": 2.0}])

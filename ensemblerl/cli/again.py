@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensemblerl.cli.causes import placeless
 from ensemblerl.cli.differing import by_share
 from ensemblerl.cli.errors import told
 from ensemblerl.cli.script import at_explore
@@ -23,6 +25,7 @@ from ensemblerl.simulations.function import as_simulation
 from ensemblerl.space import Space
 from ensemblerl.store.backend import open_store
 from ensemblerl.store.columns import Layout, Points
+from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.store.index import Files, SegmentIndex
 from ensemblerl.store.reading import read_ledger
 from ensemblerl.stores import imported
@@ -89,6 +92,11 @@ class Again(NamedTuple):
     changed: str
 
     @property
+    def same_cause(self) -> bool:
+        """Whether it was said alike; where each of them ran is nothing of its own."""
+        return placeless(self.cause) == self.outcome.cause
+
+    @property
     def agrees(self) -> bool:
         """Whether it went like the first time, but for rounding."""
         alike = all(variable.by <= ROUNDING for variable in self.variables)
@@ -142,14 +150,14 @@ def run(kept: Kept, simulation: Any, goal: Goal) -> Again:
     simulation = as_simulation(simulation)
     members = kept.ledger.members([kept.member], kept.space.to_points)
     with tempfile.TemporaryDirectory(prefix="ensemblerl-rerun-") as place:
-        segments = Path(place) / "segments"
-        job = Job(simulation, goal, str(segments), os.getpid(), kept.space.casts)
-        outcome = run_bundle(job, members).outcomes[0]
-        arrays = _arrays(segments, outcome)
+        with closing(DirectoryStore.create(place, kept.about)) as store:
+            job = Job(simulation, goal, store.segments, os.getpid(), kept.space.casts)
+            outcome = run_bundle(job, members).outcomes[0]
+        arrays = _arrays(Path(store.segments), outcome)
     ds = open_store(kept.path).isel(member=kept.member)
     then, now = str(ds["simulation_version"].values), simulation.version or ""
     return Again(
-        outcome,
+        outcome._replace(cause=placeless(outcome.cause)),  # its files are gone
         str(ds["fate"].values),
         str(ds["cause"].values),
         _variables(kept, ds, arrays),

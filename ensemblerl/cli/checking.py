@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensemblerl.cli.trial import SEED, Trial, beside, difference, trial
+from ensemblerl.cli.waiting import Say
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.shipping import packed
 from ensemblerl.front import Given
@@ -58,8 +59,9 @@ class Examined(NamedTuple):
         return [t for t in (self.there, self.here) if isinstance(t, Trial)]
 
 
-def examine(given: Given, *, worker: bool = True) -> Examined:
+def examine(given: Given, *, worker: bool = True, say: Say = lambda text: None) -> Examined:
     """Run one member here and, unless ``worker`` is False, one on a worker of its cluster.
+    ``say`` is told what is being waited for.
 
     The worker's goes first: a member that ends the process it runs in is not run here.
 
@@ -74,13 +76,15 @@ def examine(given: Given, *, worker: bool = True) -> Examined:
     with _place(given.store) as (place, unwritable):
         there: Trial | str = ""
         if worker:
+            say("one member on a worker")
             there = _tried(given, given.executor, place / "worker")
         here: Trial | str = CRASHED
         if isinstance(there, str) or not there.died:
+            say("one member here")
             here = _tried(given, Serial(), place / "here")
         found = Examined(given, *_member(given), here, there, _job_bytes(given))
         found = found._replace(unwritable=unwritable)
-        return _compared(found, place)
+        return _compared(found, place, say)
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def _job_bytes(given: Given) -> int | str:
     return len(parcel.content)
 
 
-def _compared(found: Examined, place: Path) -> Examined:
+def _compared(found: Examined, place: Path, say: Say) -> Examined:
     """With the difference between the two; when there is one, a third run says whose fault."""
     here, there = found.here, found.there
     if not (isinstance(here, Trial) and isinstance(there, Trial) and here.ok and there.ok):
@@ -132,6 +136,7 @@ def _compared(found: Examined, place: Path) -> Examined:
     differs, by = difference(here, there)
     if not differs or here.runtime > AGAIN:
         return found._replace(differs=differs, by=by)
+    say("one member here once more, to learn why the results differ")
     again = _tried(found.given, Serial(), place / "again")
     repeats = isinstance(again, Trial) and again.ok and not difference(here, again)[0]
     return found._replace(differs=differs, by=by, repeats=repeats)

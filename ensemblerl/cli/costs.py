@@ -14,11 +14,15 @@ from ensemblerl.progress import duration
 from ensemblerl.records import Fate
 
 SHORT = 0.05
-"""Seconds of a member below which what a Dask task costs (2 to 4 ms) shows."""
+"""Seconds of a member below which what a Dask task costs shows."""
+TASK = 0.003
+"""Seconds that a Dask task costs, one after the other: 2 to 4 ms, see ``loop/bundling.py``."""
 MANY = 1000
 """Members from which on it is worth a word."""
 TIGHT = 0.5
 """Share of the timeout that the one member tried may take before there is a word about it."""
+FULL = 0.8
+"""The same of the memory."""
 SHOWN = 8
 """Variables listed."""
 
@@ -28,7 +32,7 @@ def on_worker(examined: Examined, trial: Trial) -> Iterator[Finding]:
     if trial.ok:
         yield _wall_clock(examined, trial)
         yield from _bundles(examined, trial)
-    yield from memory(trial)
+    yield from memory(examined, trial)
     yield from _threads(examined, trial)
 
 
@@ -58,11 +62,16 @@ def output(examined: Examined, trial: Trial) -> Iterator[Finding]:
 def _wall_clock(examined: Examined, trial: Trial) -> Finding:
     given, workers = examined.given, trial.n_workers
     at_once = min(workers, given.n_pending or workers)
-    expected = trial.runtime * math.ceil(given.n_members / at_once)
+    running = trial.runtime * math.ceil(given.n_members / at_once)
+    tasks = 0.0
+    if not given.executor.in_process:
+        tasks = TASK * math.ceil(given.n_members / _bundle(examined, trial)[0])
     found = (
-        f"{_about(expected)} for {given.n_members} members, {at_once} at a time, if all take as "
-        "long as this one"
+        f"{_about(running + tasks)} for {given.n_members} members, {at_once} at a time, if all "
+        "take as long as this one"
     )
+    if tasks > 0.1 * running:
+        found += f"; {seconds(TASK)} for each task are in it"
     if at_once < workers:
         remedy = (
             f"{workers - at_once} workers would have nothing to do: n_pending={workers} or more"
@@ -80,10 +89,7 @@ def _bundles(examined: Examined, trial: Trial) -> Iterator[Finding]:
     given, workers = examined.given, trial.n_workers
     if given.executor.in_process or trial.runtime >= SHORT or given.n_members < MANY:
         return
-    pending = given.n_pending or -(-11 * workers // 10)
-    bundling = Bundling(given.bundle)
-    bundling.runtime = trial.runtime
-    size = bundling.size(pending, workers)
+    size, pending = _bundle(examined, trial)
     found = f"{size} to a task, with n_pending = {pending}"
     if size * trial.runtime >= SHORT:
         yield Finding(GOOD, "bundles", found)
@@ -94,14 +100,28 @@ def _bundles(examined: Examined, trial: Trial) -> Iterator[Finding]:
     yield Finding(WARN, "bundles", found, remedy)
 
 
-def memory(trial: Trial) -> Iterator[Finding]:
-    """What it holds while it runs."""
+def _bundle(examined: Examined, trial: Trial) -> tuple[int, int]:
+    """(members to a task, members pending) as the campaign would choose them."""
+    given, workers = examined.given, trial.n_workers
+    pending = given.n_pending or -(-11 * workers // 10)
+    bundling = Bundling(given.bundle)
+    bundling.runtime = trial.runtime
+    return bundling.size(pending, workers), pending
+
+
+def memory(examined: Examined, trial: Trial) -> Iterator[Finding]:
+    """What it holds while it runs, its limit, and whether all of them fit."""
     notes = trial.notes
     if not notes:
         return
     peak, total = notes["peak"], notes["total"]
-    grown = max(0, peak - notes["before"])
-    found = f"peak {amount(peak)}, {amount(grown)} more than before the member (sampled)"
+    limit = getattr(examined.given.simulation, "memory", None)
+    if "program" in notes:
+        yield _limited(notes["program"], limit, trial)
+    found = f"peak {amount(peak)}, {amount(max(0, peak - notes['before']))} more than before"
+    found += " the member (sampled)"
+    if "program" in notes:
+        found = f"with its worker and supervisor {amount(peak)}"
     all_at_once = trial.n_workers * peak
     if all_at_once <= total:
         yield Finding(GOOD, "memory", f"{found}; {notes['host']} has {amount(total)}")
@@ -114,6 +134,21 @@ def memory(trial: Trial) -> Iterator[Finding]:
         f"{amount(total)}",
         f"run {most} at a time there: fewer workers, or cores= to make room",
     )
+
+
+def _limited(held: int, limit: int | None, trial: Trial) -> Finding:
+    """What all processes of a program hold, beside the limit of that."""
+    limits = "" if limit is None else f", memory={amount(limit)}"
+    if trial.fate == Fate.out_of_memory:
+        return Finding(BAD, "memory", f"{amount(held)} when it was ended{limits}", "give it more")
+    if not held:
+        return Finding(NOTE, "memory", f"the program ended before it was looked at{limits}")
+    found = f"{amount(held)} of the program (sampled){limits}"
+    if limit is not None and held > limit:
+        return Finding(BAD, "memory", found, "it would be ended for that: memory= wants more")
+    if limit is not None and held > FULL * limit:
+        return Finding(WARN, "memory", found, "other points may hold more: memory= wants some room")
+    return Finding(GOOD, "memory", found)
 
 
 def _threads(examined: Examined, trial: Trial) -> Iterator[Finding]:

@@ -28,7 +28,10 @@ def disk(examined: Examined) -> Iterator[Finding]:
         remedy = "give store= to keep the results on disk and to be able to resume"
         yield Finding(WARN, "store", "none: the results are in memory only", remedy)
         return
-    yield from _there(examined)
+    there = list(_there(examined))
+    yield from there
+    if any(finding.mark == BAD for finding in there):
+        return
     yield from _room(examined)
     ran = examined.there
     if isinstance(ran, Trial) and ran.ok and not ran.notes:
@@ -48,7 +51,8 @@ def _there(examined: Examined) -> Iterator[Finding]:
     try:
         check_same(str(given.store), kept, given.space, given.goal)
     except Mismatch as error:
-        yield Finding(BAD, "store", flat(str(error)))
+        *differing, remedy = str(error).splitlines()
+        yield Finding(BAD, "store", flat("\n".join(differing)), remedy)
         return
     if ledger.n_settled >= given.n_members:
         remedy = "raise n_members= to go on, or give another store="

@@ -30,5 +30,15 @@ def _missing(error: ModuleNotFoundError) -> str:
 
 
 def flat(text: str) -> str:
-    """Text without line breaks."""
-    return " ".join(text.split())
+    r"""Text without line breaks.
+
+    Examples
+    --------
+    >>> flat("these differ:\n  a\n  b\nMend them.")
+    'these differ: a; b; Mend them.'
+    """
+    out = ""
+    for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
+        between = " " if out.endswith((".", ":", ";", ",")) else "; "
+        out = f"{out}{between}{line}" if out else line
+    return out

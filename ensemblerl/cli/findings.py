@@ -10,19 +10,13 @@ from ensemblerl.cli.costs import alone, memory, on_worker, output, timeout
 from ensemblerl.cli.disk import disk
 from ensemblerl.cli.errors import flat
 from ensemblerl.cli.finding import BAD, GOOD, NOTE, WARN, Finding
+from ensemblerl.cli.remedies import brief, detail, remedy
 from ensemblerl.cli.trial import Trial
 from ensemblerl.cli.units import amount, seconds
-from ensemblerl.records import Fate
+from ensemblerl.protocols import Detached
 
 LARGE_JOB = 2**20
 """Bytes of a job that are worth a word: it travels to every worker."""
-REMEDY = {
-    Fate.failed: "mend it, then check again; the traceback is below",
-    Fate.invalid: "return numbers, arrays or a Dataset, and finite numbers where the goal looks",
-    Fate.timeout: "see timeout",
-    Fate.out_of_memory: "give it more memory=, or make it smaller",
-    Fate.lost: "give it a process of its own, then a crash costs one member and no worker",
-}
 
 
 def findings(examined: Examined) -> list[Finding]:
@@ -37,7 +31,7 @@ def findings(examined: Examined) -> list[Finding]:
     if isinstance(there, Trial):
         out += on_worker(examined, there)
     elif isinstance(here, Trial):
-        out += [*alone(examined, here), *memory(here)]
+        out += [*alone(examined, here), *memory(examined, here)]
     for trial in examined.trials[:1]:
         out.append(timeout(examined, trial))
     return [*out, _job(examined), *disk(examined)]
@@ -48,16 +42,22 @@ def _went(where: str, trial: Trial | str, examined: Examined) -> Finding:
         if isinstance(examined.job_bytes, str) and "pickled" in trial:
             return Finding(BAD, where, "not run: it cannot be pickled, see job")
         return Finding(NOTE if trial == CRASHED else BAD, where, flat(trial))
-    cause = trial.cause.splitlines()[0] if trial.cause else "no cause is known"
-    if trial.died:
-        return Finding(BAD, where, f"{trial.fate}: {cause}", REMEDY[Fate.lost])
     ran = seconds(trial.runtime) + (f" on {trial.worker}" if where == "worker" else "")
     if trial.ok:
         return Finding(GOOD, where, f"ok in {ran}")
-    remedy = REMEDY.get(Fate(trial.fate), "")
-    if "ModuleNotFoundError" in cause and where == "worker":
-        remedy = "install it where the workers run, or put it beside the workflow"
-    return Finding(BAD, where, f"{trial.fate} after {ran}: {cause}", remedy)
+    found = trial.fate if trial.died else f"{trial.fate} after {ran}"
+    program = isinstance(examined.given.simulation, Detached)
+    todo = remedy(trial, worker=where == "worker", program=program)
+    return Finding(BAD, where, f"{found}: {brief(trial.cause)}", todo)
+
+
+def details(examined: Examined) -> dict[str, str]:
+    """What is too long for the lines, each once -> where it came from."""
+    out: dict[str, str] = {}
+    for where, trial in (("here", examined.here), ("on the worker", examined.there)):
+        if isinstance(trial, Trial) and (text := detail(trial.cause)):
+            out[text] = f"{out[text]} and {where}" if text in out else where
+    return out
 
 
 def _unpicklable(why: str) -> str:
@@ -93,5 +93,5 @@ def _job(examined: Examined) -> Finding:
     found = f"{amount(size)} pickled, once to each worker"
     if size <= LARGE_JOB:
         return Finding(GOOD, "job", found)
-    remedy = "it carries data along: read them from a file inside the function"
-    return Finding(WARN, "job", found, remedy)
+    lighter = "it carries data along: read them from a file inside the function"
+    return Finding(WARN, "job", found, lighter)

@@ -12,6 +12,8 @@ from ensemblerl.cli.units import amount
 
 MANY = 50
 """Completions offered at most."""
+DEEP = 3
+"""Directories down that a campaign is looked for."""
 
 
 class StorePath(click.Path):
@@ -80,11 +82,18 @@ def not_a_store(path: Path) -> str:
         size = amount(path.stat().st_size)
         return f"{path}: this is a file ({size}); wanted the directory of a campaign (store=)"
     entries = sorted(entry.name for entry in path.iterdir())
-    near = sorted(str(file.parent) for file in path.glob(f"*/{CAMPAIGN}"))
-    if near:
+    if near := _below(path, CAMPAIGN):
         more = f" and {len(near) - 3} more" if len(near) > 3 else ""
         return f"{path}: no campaign here, but in {', '.join(near[:3])}{more}"
     if not entries:
         return f"{path}: this directory is empty; wanted the directory of a campaign (store=)"
     some = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
     return f"{path}: no campaign here: no {CAMPAIGN} among its {len(entries)} entries ({some})"
+
+
+def _below(path: Path, name: str) -> list[str]:
+    """The nearest directories below that hold a file of this name, at most `DEEP` down."""
+    for depth in range(1, DEEP + 1):
+        if found := sorted(str(file.parent) for file in path.glob("*/" * depth + name)):
+            return found
+    return []

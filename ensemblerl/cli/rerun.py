@@ -51,7 +51,7 @@ def rerun(path: Path, member: int, workflow: Path | None) -> int:
         shown.add_row(v.name, brief(v.now), brief(v.kept), _by(ran, v.by))
     out.print(shown)
     causes = {"now": ran.outcome.cause, "in the store": ran.cause}
-    if ran.cause == ran.outcome.cause:
+    if ran.same_cause:
         causes = {"both times": ran.cause}
     for when, cause in causes.items():
         if cause:

@@ -11,9 +11,8 @@ from ensemblerl.cli.paths import StorePath
 
 if TYPE_CHECKING:
     import xarray as xr
+    from rich.console import Console
 
-WIDE = 6
-"""Parameters from which on the best members are columns instead of rows."""
 LISTED = 8
 """Members of a cause whose numbers are listed."""
 
@@ -44,9 +43,8 @@ def show(path: Path, failures: bool, n: int) -> None:
             out.print(block)
         return
     out.print(_about(path))
-    best = _best(ds, n)
-    if best is not None:
-        out.print(best)
+    for block in _best(ds, n, out):
+        out.print(block)
     out.print(_verdict(ds), style="bold", markup=False, highlight=False)
 
 
@@ -65,27 +63,41 @@ def _about(path: Path) -> Any:
     return table
 
 
-def _best(ds: xr.Dataset, n: int) -> Any:
-    """The best members with their parameters, or None."""
+def _best(ds: xr.Dataset, n: int, out: Console) -> list[Any]:
+    """The best members with their parameters: as rows, or as columns where these fit better."""
     from ensemblerl.report.answers import axis
     from ensemblerl.report.tables import parameters, ranked
 
     if not n or not len(ranked(ds)):
-        return None
+        return []
     top, about = ds.erl.best(n), axis(ds)
     names = parameters(ds)
     heads = ["member", about.label, *(_labelled(ds, name) for name in names)]
     values = about.signed(top["reward"].values.astype(float))
     columns = [top["member"].values, values, *(top[name].values for name in names)]
     rows = [[_text(column[i]) for column in columns] for i in range(top.sizes["member"])]
-    if len(names) > WIDE:
-        return _grid(["best members", *(row[0] for row in rows)], _turned(heads[1:], rows))
-    return _grid(["best member", *heads[1:]], rows)
+    wide = _grid(["best member", *heads[1:]], rows)
+    return [wide] if _fits(wide, out) else _turned(heads[1:], rows, out)
 
 
-def _turned(heads: list[str], rows: list[list[str]]) -> list[list[str]]:
-    """One row a quantity, one column a member."""
-    return [[head, *(row[i + 1] for row in rows)] for i, head in enumerate(heads)]
+def _turned(heads: list[str], rows: list[list[str]], out: Console) -> list[Any]:
+    """One row a quantity, one column a member; as many tables as the width wants."""
+
+    def part(first: int, size: int) -> Any:
+        some = rows[first : first + size]
+        body = [[head, *(row[i + 1] for row in some)] for i, head in enumerate(heads)]
+        return _grid(["best members", *(row[0] for row in some)], body)
+
+    size = len(rows)
+    while size > 1 and not all(_fits(part(i, size), out) for i in range(0, len(rows), size)):
+        size -= 1
+    return [part(first, size) for first in range(0, len(rows), size)]
+
+
+def _fits(table: Any, out: Console) -> bool:
+    """Whether nothing in it must be broken."""
+    wide = out.options.update(max_width=10**6)
+    return bool(out.measure(table, options=wide).maximum <= out.width)
 
 
 def _grid(heads: list[str], rows: list[list[str]]) -> Any:

@@ -13,13 +13,19 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ensemblerl.cli.units import seconds
+from ensemblerl.events import Closed, Opened
 from ensemblerl.ledger import FATE_CODE, FATES, Ledger
 from ensemblerl.space import Space
+from ensemblerl.store.codec import decode
+from ensemblerl.store.eventlog import scan
 from ensemblerl.store.lock import STALE_SECONDS
-from ensemblerl.store.reading import read_ledger
+from ensemblerl.store.reading import LEDGER, read_ledger
 
 SHOWN = 8
 """Parameters named."""
+AGAIN = "run the workflow again and it goes on"
+ON_PURPOSE = ("stop rule", "the sampler has no more points")
+"""Reasons behind which the next run of the same workflow would not go on."""
 
 
 class Status(NamedTuple):
@@ -30,17 +36,19 @@ class Status(NamedTuple):
     path : directory of its store
     ledger, kept : what it holds
     driver : who works on it, in words; "" when nobody does
+    closed : when each session was closed in good order; NaN for one that was not
     """
 
     path: Path
     ledger: Ledger
     kept: dict[str, Any]
     driver: str
+    closed: list[float]
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """The campaign in this directory."""
-        return cls(path, *read_ledger(path), holder(path))
+        return cls(path, *read_ledger(path), holder(path), closings(path))
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """(what, text) for a table."""
@@ -71,7 +79,7 @@ class Status(NamedTuple):
 
     def _sessions(self) -> Iterator[tuple[str, str]]:
         ledger = self.ledger
-        spans = [span(ledger, i, bool(self.driver)) for i in range(len(ledger.sessions))]
+        spans = [self._span(i) for i in range(len(ledger.sessions))]
         began = datetime.fromtimestamp(ledger.sessions[0].time).astimezone()
         last, some = ledger.sessions[-1], "sessions, the last" if len(spans) > 1 else "session"
         where = f"{len(spans)} {some} on {last.host} ({last.executor})"
@@ -82,19 +90,45 @@ class Status(NamedTuple):
         if self.driver:
             return f"running: {self.driver}"
         if self.ledger.reason:
-            return self.ledger.reason
+            return self.ledger.reason + self._left()
         if not self.ledger.sessions:
             return "not begun"
-        return "its driver ended without a word; run the workflow again and it goes on"
+        return f"its driver ended without a word; {AGAIN}"
+
+    def _left(self) -> str:
+        """What to do about members that are left; nothing where they were left on purpose."""
+        left = max(self.ledger.n_members, self.ledger.n) - self.ledger.n_settled
+        if not left or self.ledger.reason.startswith(ON_PURPOSE):
+            return ""
+        return f", {left} left; {AGAIN}"
+
+    def _span(self, session: int) -> float:
+        """Seconds that a session took: until it was closed, or until now; where its driver was
+        killed, until the last sign of it.
+        """
+        ledger, closed = self.ledger, self.closed[session]
+        began = ledger.sessions[session].time
+        if np.isfinite(closed):
+            return max(0.0, closed - began)
+        if self.driver and session == len(ledger.sessions) - 1:
+            return max(0.0, time.time() - began)
+        its = ledger["session"] == session
+        signs = [began, *ledger["end"][its], *ledger["launch"][its]]
+        return float(np.nanmax(signs)) - began
 
 
-def span(ledger: Ledger, session: int, running: bool) -> float:
-    """Seconds that a session took: until its last member was settled, or until now."""
-    began = ledger.sessions[session].time
-    if running and session == len(ledger.sessions) - 1:
-        return max(0.0, time.time() - began)
-    ends = ledger["end"][ledger["session"] == session]
-    return float(np.nanmax(np.append(ends, began))) - began
+def closings(path: Path) -> list[float]:
+    """Of each session, when it was closed; NaN where it was not."""
+    out: list[float] = []
+    file = path / LEDGER
+    for _, text in scan(file) if file.exists() else ():
+        if b'"opened"' in text or b'"closed"' in text:  # most lines are long, and neither
+            match decode(text):
+                case Opened():
+                    out.append(float("nan"))
+                case Closed(time=when) if out:
+                    out[-1] = when
+    return out
 
 
 def holder(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensemblerl.campaign import Campaign
+from ensemblerl.cli.causes import placeless
 from ensemblerl.cli.differing import by_share
 from ensemblerl.cli.witness import NOTES, witness
 from ensemblerl.front import Given
@@ -120,7 +121,7 @@ def _told(campaign: Campaign, place: Path, n_workers: int, startup: float) -> Tr
     notes = json.loads(file.read_text()) if file.exists() else {}
     return Trial(
         fate=str(ds["fate"].values),
-        cause=str(ds["cause"].values),
+        cause=placeless(str(ds["cause"].values)),
         runtime=float(notes.get("seconds", ledger["runtime"][0])),
         result=result if str(ds["fate"].values) == Fate.ok else {},
         dims={name: _described(ds[name]) for name in layout.fields},

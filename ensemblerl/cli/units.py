@@ -10,12 +10,12 @@ def amount(n_bytes: float) -> str:
 
     Examples
     --------
-    >>> amount(8), amount(2048), amount(3 * 2**30)
-    ('8 B', '2.0 KiB', '3.0 GiB')
+    >>> amount(8), amount(2048), amount(3e9)
+    ('8 B', '2.0 kB', '3.0 GB')
     """
-    size, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
+    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]  # those of memory= and its causes
+    while size >= 999.95 and len(units) > 1:
+        size /= 1000
         units.pop(0)
     return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
 

@@ -8,12 +8,14 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ensemblerl.protocols import Detached, Simulation
 from ensemblerl.records import Program
+from ensemblerl.supervisor.start import BOOT
 
 EVERY = 0.05
 """Seconds between looks at the memory, at least."""
@@ -35,32 +37,12 @@ class Witness:
         self._inner: Any = simulation
         self._directory = Path(directory)
 
-    @property
-    def cores(self) -> int:
-        """Of the simulation, like all that follows."""
-        return int(self._inner.cores)
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds."""
-        timeout: float | None = self._inner.timeout
-        return timeout
-
-    @property
-    def retries(self) -> int:
-        """None: a member that fails by chance is worth knowing of."""
-        return 0
-
-    @property
-    def version(self) -> str | None:
-        """Of the code."""
-        version: str | None = self._inner.version
-        return version
-
-    @property
-    def max_result_bytes(self) -> int:
-        """Larger results are invalid."""
-        return int(self._inner.max_result_bytes)
+    retries = 0  # a member that fails by chance is worth knowing of
+    cores = property(attrgetter("_inner.cores"))
+    timeout = property(attrgetter("_inner.timeout"))
+    version = property(attrgetter("_inner.version"))
+    max_result_bytes = property(attrgetter("_inner.max_result_bytes"))
+    describe = property(attrgetter("_inner.describe"))
 
     def __call__(
         self, point: Mapping[str, Any], *, seed: int, member: Mapping[str, Any] | None = None
@@ -69,11 +51,6 @@ class Witness:
         with _watched(self._directory):
             return self._inner(point, seed=seed, member=member)
 
-    def describe(self) -> dict[str, Any]:
-        """JSON."""
-        described: dict[str, Any] = self._inner.describe()
-        return described
-
     def __repr__(self) -> str:
         return repr(self._inner)
 
@@ -81,22 +58,10 @@ class Witness:
 class DetachedWitness(Witness):
     """The same of a simulation that is a program."""
 
-    @property
-    def memory(self) -> int | None:
-        """Bytes."""
-        memory: int | None = self._inner.memory
-        return memory
-
-    @property
-    def scratch(self) -> str | None:
-        """Directory for working directories."""
-        scratch: str | None = self._inner.scratch
-        return scratch
-
-    @property
-    def keep(self) -> str:
-        """What is left of them."""
-        return str(self._inner.keep)
+    keep = "nothing"  # the check's store is gone before anybody could look
+    memory = property(attrgetter("_inner.memory"))
+    scratch = property(attrgetter("_inner.scratch"))
+    read = property(attrgetter("_inner.read"))
 
     def prepare(
         self, point: Mapping[str, Any], *, seed: int, member: Mapping[str, Any], directory: Path
@@ -104,12 +69,8 @@ class DetachedWitness(Witness):
         """On the worker, whose child the program will be: look until the check is over."""
         program: Program = self._inner.prepare(point, seed=seed, member=member, directory=directory)
         threads = program.environment.get("OMP_NUM_THREADS", "")
-        Notes(self._directory, threads).start()
+        Notes(self._directory, threads, program=True).start()
         return program
-
-    def read(self, directory: Path) -> Any:
-        """In the supervisor."""
-        return self._inner.read(directory)
 
 
 def witness(simulation: Simulation, directory: Path) -> Witness:
@@ -122,11 +83,18 @@ class Notes(threading.Thread):
     """Looks at the memory of this process and all below it, and writes the most it saw.
 
     Ends when told, or when the directory is gone.
+
+    Parameters
+    ----------
+    directory : where notes go
+    threads : OMP_NUM_THREADS of the simulation
+    program : whether it is a program under a supervisor: its own memory is then noted besides
     """
 
-    def __init__(self, directory: Path, threads: str) -> None:
+    def __init__(self, directory: Path, threads: str, *, program: bool = False) -> None:
         super().__init__(name="ensemblerl-witness", daemon=True)
         self._directory, self._over, self._peak = directory, threading.Event(), 0
+        self._program = 0 if program else None
         self._known: dict[str, Any] = {
             "host": platform.node(),
             "cpus": len(os.sched_getaffinity(0)),
@@ -144,14 +112,19 @@ class Notes(threading.Thread):
 
     def look(self) -> None:
         """Write what is resident now, if it is more than before."""
-        if (now := _resident()) > self._peak:
-            self._peak = now
+        before = self._peak, self._program
+        self._peak = max(self._peak, _resident())
+        if self._program is not None:
+            self._program = max(self._program, _of_program())
+        if (self._peak, self._program) != before:
             self._write()
 
     def _write(self) -> None:
         part = self._directory / f"{NOTES}.{os.getpid()}"
+        known = {**self._known, "peak": self._peak}
+        known |= {} if self._program is None else {"program": self._program}
         with contextlib.suppress(OSError):
-            part.write_text(json.dumps({**self._known, "peak": self._peak}))
+            part.write_text(json.dumps(known))
             part.replace(self._directory / NOTES)
 
     def end(self, seconds: float) -> None:
@@ -178,11 +151,32 @@ def _resident() -> int:
     """Bytes that this process and all below it hold; shared pages count in each of them."""
     import psutil
 
-    total, here = 0, psutil.Process()
+    here = psutil.Process()
     with contextlib.suppress(psutil.Error):
-        for process in [here, *here.children(recursive=True)]:
+        return _held([here, *here.children(recursive=True)])
+    return 0
+
+
+def _of_program() -> int:
+    """Bytes of all that is below the supervisor of a program: what its ``memory`` limits."""
+    import psutil
+
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
+                if BOOT in process.cmdline():
+                    total += _held(process.children(recursive=True))
+    return total
+
+
+def _held(processes: Iterable[Any]) -> int:
+    import psutil
+
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
     return total
 
 

@@ -117,7 +117,7 @@ class Extremum:
         return self.signed(np.fmax.accumulate(reward[:leading]))
 
     def _verdict(self, best: int, value: float, n_ok: int, n_failed: int) -> str:
-        failed = f", {n_failed} failed" if n_failed else ""
+        failed = f", {n_failed} not ok" if n_failed else ""
         if best < 0:
             return f"no answer yet: no member is ok{failed}"
         least = "smallest" if self.sign < 0 else "largest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import ItemsView, Iterable
 from concurrent.futures import CancelledError, Future
 
 import numpy as np
@@ -19,6 +20,15 @@ TOGETHER = "the driver ended, and the member ran in its process"
 LOOK = 0.2
 """Seconds between looks at members that have processes of their own."""
 GONE = "the process that the member had of its own is gone, without a result"
+
+
+def attempts(bundles: Iterable[Members]) -> list[tuple[int, int]]:
+    """(number, attempt) of all members."""
+    return [
+        pair
+        for members in bundles
+        for pair in zip(members.number.tolist(), members.attempt.tolist(), strict=True)
+    ]
 
 
 class Arrivals:
@@ -39,9 +49,9 @@ class Arrivals:
         self._looked = 0.0
 
     @property
-    def n_apart(self) -> int:
-        """Members that run in processes of their own, with no future to wait for."""
-        return len(self._apart)
+    def apart(self) -> ItemsView[int, int]:
+        """(number, attempt) of members that run on in processes of their own, with no future."""
+        return self._apart.items()
 
     def outcomes(self, future: Future[Answer], bundle: Members) -> list[Outcome]:
         """What became of a bundle, answered or lost."""
@@ -50,7 +60,16 @@ class Arrivals:
         except (Lost, CancelledError) as loss:
             begun = getattr(loss, "begun", None) is not False
             return self._rescued(bundle, str(loss) or type(loss).__name__, begun)
-        return self.read(answer)
+        return self._checked(self.read(answer), bundle)
+
+    def _checked(self, outcomes: list[Outcome], bundle: Members) -> list[Outcome]:
+        """The same, but for attempts that a worker holds to be lost: their process may have
+        written a record before it ended, or run on.
+        """
+        kept = [o for o in outcomes if o.fate != Fate.lost]
+        for lost in (o for o in outcomes if o.fate == Fate.lost):
+            kept += self._rescued(bundle.take(bundle.number == lost.number), lost.cause, True)
+        return kept
 
     def read(self, answer: Answer) -> list[Outcome]:
         """The outcomes of an answer."""

@@ -115,8 +115,8 @@ class Judge:
             return outcome._replace(
                 fate=str(Fate.failed),
                 cause=f"launched {LAUNCHES} times without an end: it seems to end the process it "
-                "runs in (Function(..., isolate=True) gives it its own), or to outlast its driver "
-                f"({outcome.cause})",
+                "runs in (Function(..., isolate=True) gives a function its own), or to outlast "
+                f"its driver ({outcome.cause})",
             )
         if outcome.fate != Fate.ok:
             return outcome

@@ -36,6 +36,11 @@ class Erl:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
+    def __repr__(self) -> str:
+        from ensemblerl.report.abilities import listed
+
+        return "\n".join(["ds.erl: the campaign that this Dataset comes from", *listed(self)])
+
     def answer(self) -> xr.Dataset:
         """The goal's answer from the members that the Dataset holds.
 
@@ -177,26 +182,39 @@ class Plots:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
+    def __repr__(self) -> str:
+        from ensemblerl.report.abilities import listed
+
+        return "\n".join(["ds.erl.plot: pictures of the campaign", *listed(self)])
+
     def history(self, ax: Axes | None = None) -> Axes:
         """The best value so far against the members in launch order.
 
         Each ok member is a dot, each failure a cross at the bottom. The line ends before the
         first member that is not settled yet, so that quick members do not show before slow ones.
         The axis is logarithmic where all values are positive and differ a hundredfold or more.
+        A few values so far away that all others would look alike are triangles at the edge, on
+        axes that are empty before. A name that is too long is cut in its middle.
 
         Parameters
         ----------
         ax : where to draw; on a figure of its own when None
+
+        Raises
+        ------
+        TypeError
+            for anything but matplotlib's Axes
         """
         from ensemblerl.report.history import history
 
         return history(self._ds, ax)
 
     def parameters(self, names: Sequence[str] | None = None) -> Figure:
-        """Which points were tried, coloured by the rank of their rewards; the best is a star.
+        """Which points were tried, coloured by the rank of their values; the best is a star.
 
         One panel for each pair of parameters where there are two to six, else one panel for each
-        parameter against the value. A member is not shown where a parameter is inactive.
+        parameter against the value. A member is not shown where a parameter is inactive. Equal
+        values have one colour; there is no star where all are equal.
 
         Parameters
         ----------

@@ -85,3 +85,8 @@ def spread(values: FloatArray) -> bool:
     """Whether an axis of these values is better logarithmic."""
     finite = values[np.isfinite(values)]
     return bool(len(finite) and finite.min() > 0 and finite.max() >= SPAN * finite.min())
+
+
+def off_scale(n: int) -> str:
+    """What a legend says of the triangles."""
+    return f"off the scale ({n})"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ensemblerl.report.coordinates import Coordinate, ticks, wrapped
 from ensemblerl.report.figures import SMALL
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 BETWEEN = 2.0
 """Points by which a name may be wider than its panel: half of the space to the next."""
+OPTION = (42.0, 80.0)
+"""Points to which the text of an option may be cut, beside a short axis and beside a long one."""
 LINE = 10.0
 """Points that a line of ticks' text takes."""
 
@@ -47,11 +51,38 @@ def name(axis: Axis, shown: Coordinate, *, told: bool = True) -> None:
     across = axis is axis.axes.xaxis
     room = 72.0 * (box.width if across else box.height) / axis.axes.figure.dpi
     marks = ticks(shown, max(2, int(room / (LINE if shown.options else 24.0))))
-    texts = [text if told else "" for _, text in marks]
-    axis.set_ticks([place for place, _ in marks], texts)
+    if not told:
+        marks = [(place, "") for place, _ in marks]
+    elif shown.options:
+        marks = _short(shown, marks, room, across=across)
+    axis.set_ticks(*map(list, zip(*marks, strict=True)))
     axis.set_ticks([], minor=True)
     if not told:
         return
-    crowded = across and sum(width(text) + 3.0 for text in texts) > 0.95 * room
-    axis.set_tick_params(rotation=90 if crowded else 0)
+    axis.set_tick_params(rotation=90 if across and _crowded(shown, marks, room) else 0)
     axis.set_label_text(wrapped(shown.label, room + BETWEEN, measure=width), fontsize=SMALL)
+
+
+def _short(
+    shown: Coordinate, marks: Sequence[tuple[float, str]], room: float, *, across: bool
+) -> list[tuple[float, str]]:
+    """Texts of options, cut so that panels keep their room; below an axis only if need be."""
+    short, long = OPTION
+    most = min(long, max(short, room / 2))
+    tries = [float("inf"), most, short] if across else [most]
+    for most in tries:
+        out = [(place, wrapped(text, most, measure=width)) for place, text in marks]
+        if not _crowded(shown, out, room):
+            break
+    return out
+
+
+def _crowded(shown: Coordinate, marks: Sequence[tuple[float, str]], room: float) -> bool:
+    """Whether texts below the axis would touch each other, or those of the next panel."""
+    wide = 1.08 * np.array([width(text) for _, text in marks])  # on a screen letters are wider
+    low, high, *at = (np.log if shown.log else np.asarray)([*shown.limits, *(p for p, _ in marks)])
+    place = room * (np.array(at) - low) / (high - low)
+    touching = (wide[1:] + wide[:-1]) / 2 + 4.0 > np.diff(place)
+    over = BETWEEN if shown.options else 2 * BETWEEN  # numbers at the ends of a range are short
+    outside = (wide / 2 > place + over) | (wide / 2 > room - place + over)
+    return bool(touching.any() or outside.any())

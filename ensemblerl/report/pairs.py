@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ensemblerl.records import AnyArray, FloatArray
 from ensemblerl.report.coordinates import Coordinate, number, wrapped
 from ensemblerl.report.figures import COLUMN, MAP, NORMAL, RED, SMALL, figure, tidy
@@ -54,7 +52,7 @@ def _scatter(ax: Axes, x: FloatArray, y: FloatArray, told: Tried) -> None:
     rows = told.rows
     if len(rows):
         ax.scatter(x[rows], y[rows], c=told.rank, s=told.size, cmap=MAP, vmin=0, vmax=1, lw=0)
-        star(ax, x[rows[-1:]], y[rows[-1:]])
+        star(ax, x[told.best], y[told.best])
 
 
 def _key(out: Figure, grid: AnyArray, told: Tried) -> None:
@@ -63,9 +61,13 @@ def _key(out: Figure, grid: AnyArray, told: Tried) -> None:
 
     if grid.size == 1:
         markers(out, told, loc="outside upper left", ncols=2)
-        bar = out.colorbar(ScalarMappable(cmap=MAP), ax=grid[0, 0], fraction=0.08, pad=0.03)
     else:
         markers(out, told, loc="upper right", bbox_to_anchor=(0.98, 0.83))
+    if not len(told.rows):
+        return
+    if grid.size == 1:
+        bar = out.colorbar(ScalarMappable(cmap=MAP), ax=grid[0, 0], fraction=0.08, pad=0.03)
+    else:
         cax = out.add_axes((0.6, 0.9, 0.32, 0.025))
         bar = out.colorbar(ScalarMappable(cmap=MAP), cax=cax, orientation="horizontal")
     bar.outline.set_visible(False)
@@ -73,12 +75,11 @@ def _key(out: Figure, grid: AnyArray, told: Tried) -> None:
 
 
 def _name_ranks(ax: Axes, told: Tried, *, across: bool) -> None:
-    """The values of the worst, the middle and the best."""
-    value = told.value if len(told.value) else np.full(1, np.nan)
-    texts = [number(float(value[k])) for k in (0, len(value) // 2, -1)]
-    if across:
-        ax.set_xticks([0.0, 0.5, 1.0], texts, size=SMALL)
-    else:
-        ax.set_yticks([0.0, 0.5, 1.0], texts, size=SMALL)
+    """The values of the worst, the middle and the best; one where all are equal."""
+    n = len(told.value)
+    rows = {0.0: 0, 0.5: n // 2, 1.0: n - 1} if told.value[0] != told.value[-1] else {}
+    rows = rows or {float(told.rank[0]): 0}
+    texts = [number(float(told.value[row])) for row in rows.values()]
+    (ax.set_xticks if across else ax.set_yticks)(list(rows), texts, size=SMALL)
     ax.set_title(wrapped(told.label, 90 if across else 50, measure=width), size=NORMAL, pad=4)
     ax.tick_params(length=2, pad=2)

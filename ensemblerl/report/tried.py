@@ -9,8 +9,9 @@ import xarray as xr
 
 from ensemblerl.records import AnyArray, BoolArray, Fate, FloatArray, IntArray
 from ensemblerl.report.answers import axis
-from ensemblerl.report.figures import RED, SMALL
+from ensemblerl.report.figures import GREY, RED, SMALL, off_scale
 from ensemblerl.report.tables import column, ranked
+from ensemblerl.report.view import View, edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +36,19 @@ class Tried(NamedTuple):
 
     @property
     def rank(self) -> FloatArray:
-        """(m,) from 0, the worst, to 1."""
-        return np.linspace(0.0, 1.0, len(self.rows)) if len(self.rows) > 1 else np.ones(1)
+        """(m,) from 0, the worst, to 1; equals share the mean of their ranks."""
+        n = len(self.rows)
+        if n < 2:
+            return np.ones(n)
+        run = np.cumsum(np.diff(self.value, prepend=self.value[0]) != 0)
+        mean = np.bincount(run, weights=np.arange(n)) / np.bincount(run)
+        return np.asarray(mean[run] / (n - 1))
+
+    @property
+    def best(self) -> IntArray:
+        """(1,) row of the best, (0,) where there is none: of several that are all equal."""
+        alike = len(self.rows) > 1 and bool((self.value == self.value[0]).all())
+        return self.rows[:0] if alike else self.rows[-1:]
 
     @property
     def size(self) -> float:
@@ -54,15 +66,22 @@ def tried(ds: xr.Dataset) -> Tried:
 
 
 def star(ax: Axes, x: FloatArray, y: FloatArray) -> None:
-    """Mark the best."""
-    ax.plot(x, y, "*", ms=8, mfc="white", mec="black", mew=0.8, zorder=5)
+    """Mark the best where it has a place; nothing else, for what is not clipped takes room."""
+    if np.isfinite([*x, *y]).all() and len(x):
+        ax.plot(x, y, "*", ms=8, mfc="white", mec="black", mew=0.8, zorder=5, clip_on=False)
 
 
-def markers(out: Figure, told: Tried, **where: Any) -> None:
-    """Say what the markers mean."""
+def markers(out: Figure, told: Tried, seen: View | None = None, **where: Any) -> None:
+    """Say what the markers mean, also those for values beyond an axis."""
     from matplotlib.lines import Line2D
 
     best = Line2D([], [], marker="*", ls="", ms=8, mfc="white", mec="black", mew=0.8, label="best")
     failed = Line2D([], [], marker="x", ls="", ms=3.5, mew=0.8, color=RED, label="not ok")
-    handles = [best] * bool(len(told.rows)) + [failed] * bool(told.failed.any())
+    handles = [best] * bool(len(told.best)) + [failed] * bool(told.failed.any())
+    if seen and seen.beyond:
+        (_, mark, _), *_ = edges(seen)
+        label = off_scale(seen.beyond)
+        handles.append(Line2D([], [], marker=mark, ls="", ms=4, mew=0, color=GREY, label=label))
+    if not handles:  # an empty legend would push the panels aside
+        return
     out.legend(handles=handles, fontsize=SMALL, frameon=False, handletextpad=0.2, **where)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shlex
 import tempfile
@@ -13,27 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ensemblerl.records import Program
-from ensemblerl.simulations.executables import environment_for, find
-from ensemblerl.simulations.inputs import digest_of_file, files_of, fill, templates_of
-from ensemblerl.simulations.invocation import (
-    arguments_of,
-    constants_of,
-    environment_of,
-    launcher_of,
-)
-from ensemblerl.simulations.limits import seconds, size, whole
+from ensemblerl.simulations import invocation, limits
+from ensemblerl.simulations.executables import environment_for, find, from_here
+from ensemblerl.simulations.inputs import files_of, fill, templates_of
 from ensemblerl.simulations.program import run_program
-from ensemblerl.simulations.reading import described_reader, read_all, readers_of
-from ensemblerl.simulations.rendering import BUILTIN, Renderer
+from ensemblerl.simulations.reading import read_all, readers_of
+from ensemblerl.simulations.rendering import BUILTIN, Renderer, argument, inline_of, variable
+from ensemblerl.simulations.telling import brief, described, hashed
 from ensemblerl.simulations.workdir import scratch_directory
 
 OURS = ("attempt", "cores", "number", "point", "seed", "threads")
 """Names that templates have besides parameters and constants."""
 KEEP = ("failures", "all", "nothing")
-DEFAULTS: dict[str, Any] = {
-    **{"launcher": "", "cores": 1, "threads": None, "memory": None, "timeout": None},
-    **{"retries": 0, "scratch": None, "keep": "failures", "max_result_bytes": 2**28},
-}
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -46,8 +35,9 @@ class Command:
 
     Parameters
     ----------
-    arguments : list of texts, or one text as for a shell; the executable first: a name on the
-        worker's PATH or beside its Python, or a path (looked for in the working directory first)
+    arguments : list of texts, or one text as for a shell, but for what a shell does with > < | &
+        and ; (for these: ``["sh", "-c", "..."]``). The executable first: a name on the worker's
+        PATH or beside its Python, or a path (looked for in the working directory first)
     reads : a reader such as ``readers.Json("out.json")``, a callable of the working directory (a
         `pathlib.Path`) that returns a mapping or an `xarray.Dataset`, or a list of them
     templates : name in the working directory -> the text itself, or a `pathlib.Path` of it;
@@ -55,7 +45,7 @@ class Command:
         is included is a part of the other, and no file of its own
     files : copied as they are: name in the working directory -> path, or a list of paths; a
         directory stands for all files in it
-    environment : name -> text, on top of the worker's environment
+    environment : name -> text, on top of the worker's environment without its MPI rank, if any
     launcher : in front of the arguments, such as ``"mpiexec -n {cores}"``
     constants : name -> numbers, texts, lists and mappings of them, for the templates
     cores : processor cores that one run uses
@@ -124,33 +114,37 @@ class Command:
         max_result_bytes: int = 2**28,
     ) -> None:
         put = vars(self)
-        put["arguments"] = arguments_of(arguments)
+        put["arguments"] = invocation.arguments_of(arguments)
         put["reads"] = readers_of(reads)
         put["templates"] = templates_of({} if templates is None else templates)
         put["files"] = files_of(files, self.templates)
-        put["environment"] = environment_of({} if environment is None else environment)
-        put["launcher"] = launcher_of(launcher)
-        put["constants"] = constants_of({} if constants is None else constants, {*OURS, *BUILTIN})
-        put["cores"] = whole("cores", cores, least=1)
-        put["threads"] = None if threads is None else whole("threads", threads, least=1)
-        put["memory"] = size("memory", memory)
-        put["timeout"] = seconds("timeout", timeout)
-        put["retries"] = whole("retries", retries, least=0)
-        put["scratch"] = None if scratch is None else _path("scratch", scratch)
-        put["keep"] = _one_of("keep", keep, KEEP)
-        put["max_result_bytes"] = whole("max_result_bytes", max_result_bytes, least=1)
-        put["_renderer"] = Renderer(self.templates, self._inline())
-        put["_executable"] = _from_here(self.arguments[0])
+        put["environment"] = invocation.environment_of({} if environment is None else environment)
+        put["launcher"] = invocation.launcher_of(launcher)
+        put["constants"] = invocation.constants_of(
+            {} if constants is None else constants, {*OURS, *BUILTIN}
+        )
+        put["cores"] = limits.whole("cores", cores, least=1)
+        put["threads"] = None if threads is None else limits.whole("threads", threads, least=1)
+        put["memory"] = limits.size("memory", memory)
+        put["timeout"] = limits.seconds("timeout", timeout)
+        put["retries"] = limits.whole("retries", retries, least=0)
+        put["scratch"] = limits.directory("scratch", scratch)
+        put["keep"] = limits.one_of("keep", keep, KEEP)
+        put["max_result_bytes"] = limits.whole("max_result_bytes", max_result_bytes, least=1)
+        put["_renderer"] = Renderer(self.templates, inline_of(self.arguments, self.environment))
+        put["_executable"] = from_here(self.arguments[0])
         if version is not None and not isinstance(version, str):
             raise ValueError(f"version: wanted text or None, got {version!r}")
-        put["version"] = self._hash() if version is None else version
+        put["version"] = hashed(self) if version is None else version
 
     def __call__(
         self, point: Mapping[str, Any], *, seed: int, member: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one member here, in a temporary directory, without a limit of memory.
+        """Run one member here, in a temporary directory: to try it out.
 
-        A campaign runs members by `prepare` and `read`, under a supervisor.
+        A campaign runs members by `prepare` and `read`, under a supervisor. That also keeps to
+        ``memory``, survives the end of this process, and ends every process of the member. Here,
+        one that the program puts into a session of its own and leaves behind goes on.
 
         Raises
         ------
@@ -182,16 +176,16 @@ class Command:
         context = self._context(point, seed, member)
         files = [name for name in self.templates if name not in self._renderer.parts]
         texts = {name: self._renderer.render(name, context) for name in files}
-        own = {name: self._renderer.render(_variable(name), context) for name in self.environment}
-        words = [self._renderer.render(_argument(word), context) for word in self.arguments]
+        own = {name: self._renderer.render(variable(name), context) for name in self.environment}
+        words = [self._renderer.render(argument(word), context) for word in self.arguments]
         if words[0] == self.arguments[0] and not (directory / words[0]).exists():
             words[0] = self._executable
         environment = environment_for(self.n_threads, own)
         fill(directory, texts, self.files)
         launcher = shlex.split(self.launcher.format(cores=self.cores, threads=self.n_threads))
-        for line in (words, launcher):
+        for name, line in (("arguments", words), ("launcher", launcher)):
             if line:
-                line[0] = find(line[0], directory, environment["PATH"])
+                line[0] = find(line[0], directory, environment["PATH"], argument=name)
         return Program((*launcher, *words), environment)
 
     def read(self, directory: Path) -> Any:
@@ -215,29 +209,10 @@ class Command:
 
     def describe(self) -> dict[str, Any]:
         """Name, version, and all arguments, the texts of templates and hashes of files: JSON."""
-        return {
-            "name": Path(self.arguments[0]).name,
-            "module": "",
-            "file": None,
-            "version": self.version,
-            "arguments": {
-                **self._determining(),
-                **{name: getattr(self, name) for name in DEFAULTS},
-            },
-        }
+        return described(self)
 
     def __repr__(self) -> str:
-        line = " ".join(self.arguments)
-        line = line if len(line) <= 60 else line[:57] + "..."
-        values = {name: getattr(self, name) for name in DEFAULTS}
-        given = [f"{name}={v!r}" for name, v in values.items() if v != DEFAULTS[name]]
-        return f"Command({', '.join([repr(line), *given])})"
-
-    def _inline(self) -> dict[str, str]:
-        return {
-            **{_argument(text): text for text in self.arguments},
-            **{_variable(name): text for name, text in self.environment.items()},
-        }
+        return brief(self)
 
     def _context(
         self, point: Mapping[str, Any], seed: int, member: Mapping[str, Any]
@@ -252,45 +227,3 @@ class Command:
             "cores": self.cores,
             "threads": self.n_threads,
         }
-
-    def _determining(self) -> dict[str, Any]:
-        """All that determines a run: JSON."""
-        return {
-            "arguments": list(self.arguments),
-            "launcher": self.launcher,
-            "templates": self.templates,
-            "files": {name: digest_of_file(path) for name, path in self.files.items()},
-            "environment": self.environment,
-            "constants": self.constants,
-            "reads": [described_reader(reader) for reader in self.reads],
-        }
-
-    def _hash(self) -> str:
-        text = json.dumps(self._determining(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _argument(text: str) -> str:
-    return f"argument {text!r}"
-
-
-def _variable(name: str) -> str:
-    return f"environment variable {name!r}"
-
-
-def _from_here(name: str) -> str:
-    """An executable by a path relative to where the command was made: workers may be elsewhere."""
-    here = Path(name).absolute()
-    return str(here) if "/" in name and here.is_file() else name
-
-
-def _path(argument: str, value: Any) -> str:
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"{argument}: wanted a directory or None, got {value!r}")
-    return os.fspath(value)
-
-
-def _one_of(argument: str, value: Any, wanted: Sequence[str]) -> str:
-    if value not in wanted:
-        raise ValueError(f"{argument}: wanted one of {', '.join(wanted)}; got {value!r}")
-    return str(value)

@@ -14,6 +14,8 @@ from ensemblerl.simulations.workdir import LOGS, inside
 
 HASHED = 64 * 2**20
 """Bytes of a file that count in the version; of a larger one its size does, too."""
+JINJA = (".j2", ".jinja", ".jinja2")
+"""How files of templates are called."""
 
 
 def templates_of(given: Any) -> dict[str, str]:
@@ -23,6 +25,12 @@ def templates_of(given: Any) -> dict[str, str]:
 
 def _template(name: str, value: Any) -> str:
     if isinstance(value, str):
+        if _is_path(value):
+            raise ValueError(
+                f"templates: {name!r}: wanted the text itself, got {value!r}, which looks like a "
+                f"path; wanted as one, write pathlib.Path({value!r}); wanted as text, end it with "
+                "a line end"
+            )
         return value
     if not isinstance(value, os.PathLike):
         raise ValueError(
@@ -36,6 +44,15 @@ def _template(name: str, value: Any) -> str:
         raise type(error)(
             error.errno, f"templates: {name!r}: wanted a file, got {error.strerror}", str(value)
         ) from None
+
+
+def _is_path(text: str) -> bool:
+    if not text or "\n" in text:
+        return False
+    try:
+        return text.endswith(JINJA) or Path(text).is_file()
+    except OSError:  # too long for a name
+        return False
 
 
 def files_of(given: Any, templates: Mapping[str, str]) -> dict[str, str]:

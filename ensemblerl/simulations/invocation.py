@@ -11,6 +11,13 @@ from typing import Any
 import numpy as np
 
 EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
+OPERATOR = re.compile(r"\d*>[>&]?|<+|&&|&>?|\|\|?|;")
+"""What a shell reads as redirection, pipe, background, or the end of a command."""
+SHELL = (
+    'what the program prints is in the files stdout and stderr; for a shell, write ["sh", "-c", '
+    '"..."]'
+)
 
 
 def arguments_of(given: Any) -> tuple[str, ...]:
@@ -23,6 +30,7 @@ def arguments_of(given: Any) -> tuple[str, ...]:
     """
     wanted = "arguments: wanted a list of texts, or one text as for a shell"
     if isinstance(given, str):
+        _no_shell("arguments: wanted one program and its arguments", given, SHELL)
         found = _words(given, wanted)
     elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytes):
         found = [os.fspath(part) if isinstance(part, os.PathLike) else part for part in given]
@@ -34,6 +42,16 @@ def arguments_of(given: Any) -> tuple[str, ...]:
     if not found or not found[0]:
         raise ValueError(f"{wanted}, the executable first; got {given!r}")
     return tuple(found)
+
+
+def _no_shell(wanted: str, text: str, instead: str) -> None:
+    """Refuse what only a shell understands; in quotes it is taken as it is."""
+    found = OPERATOR.search(QUOTED.sub("", EXPRESSION.sub("", text)))
+    if found:
+        raise ValueError(
+            f"{wanted}, got {found[0]!r} in {text!r}, which no shell reads; {instead}; put "
+            f"{found[0]!r} in quotes where the program is to get it"
+        )
 
 
 def _words(text: str, wanted: str) -> list[str]:
@@ -58,6 +76,7 @@ def launcher_of(given: Any) -> str:
             'launcher: wanted text such as "mpiexec -n {cores}", with {cores} and {threads} '
             f"where they belong, got {given!r}"
         ) from None
+    _no_shell("launcher: wanted one program and its options", given, "write a script for more")
     return given
 
 

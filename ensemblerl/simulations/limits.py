@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from typing import Any
 
 LEAST_MEMORY = 2**20
@@ -53,3 +55,19 @@ def size(name: str, value: Any) -> int | None:
             f"or None; got {value!r}"
         )
     return int(found)
+
+
+def directory(name: str, value: Any) -> str | None:
+    """The text of a path, or None for none."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(f"{name}: wanted a directory or None, got {value!r}")
+    return str(os.fspath(value))
+
+
+def one_of(name: str, value: Any, wanted: Sequence[str]) -> str:
+    """One of the texts wanted."""
+    if value not in wanted:
+        raise ValueError(f"{name}: wanted one of {', '.join(wanted)}; got {value!r}")
+    return str(value)

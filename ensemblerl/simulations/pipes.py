@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 LENGTH = struct.Struct(">Q")
 PIECE = 1 << 20
+TAKEN = b"t"
+"""The word to a supervisor that its record is in good hands."""
 LOOK = 0.2
 """Seconds between looks whether the other side is alive, where its end of the pipe is not
 closed by its death because a process that it started holds it too."""

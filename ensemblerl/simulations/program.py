@@ -55,6 +55,8 @@ def failure(code: int, directory: Path) -> str:
         how += f", a shell's or launcher's word for {how_it_ended(128 - code)}"
     for log in ("stderr", "stdout"):
         if lines := last_lines(directory / log, LINES):
+            if len(lines) == 1:
+                return f"{how}: {lines[0].strip()}"
             errors = [line for line in lines if "error" in line.lower()]
             text = "\n".join(lines)[-LONGEST:]
             return f"{how}: {(errors or lines)[-1].strip()}\nthe end of its {log}:\n{text}"
@@ -62,7 +64,11 @@ def failure(code: int, directory: Path) -> str:
 
 
 def run_program(program: Program, directory: Path, timeout: float | None) -> None:
-    """Run it in the directory and wait for it; whatever happens, no process of it is left.
+    """Run it in the directory and wait for it.
+
+    Whatever happens, it is ended then, with all processes of its group and, unless it ended by
+    itself, all below it. What is not found: a process that left the group (``setsid``, as daemons
+    do) and whose parent has ended. A campaign's supervisor adopts such orphans and ends them too.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemblerl.simulations.layouts import InvalidResult
-from ensemblerl.simulations.values import short, xarray_classes
+from ensemblerl.simulations.values import as_array, short, xarray_classes
 from ensemblerl.sources import described, name_of
 
 ReaderLike = Callable[[Path], Any]
@@ -36,10 +36,10 @@ def read_all(readers: Sequence[ReaderLike], directory: Path) -> Any:
     Raises
     ------
     InvalidResult
-        a name that two of them give, or a result without names beside others
+        a name that two of them give, a result without names beside others, or one that is none
     """
     if len(readers) == 1:
-        return readers[0](directory)
+        return _result(readers[0], readers[0](directory))
     out: dict[str, Any] = {}
     source: dict[str, ReaderLike] = {}
     for reader in readers:
@@ -53,13 +53,28 @@ def read_all(readers: Sequence[ReaderLike], directory: Path) -> Any:
     return out
 
 
+def _result(reader: ReaderLike, result: Any) -> Any:
+    if isinstance(result, (Mapping, *xarray_classes())):  # these name what is wrong in them
+        return result
+    try:
+        as_array("", result)
+    except InvalidResult:
+        raise _refused(
+            reader, "a mapping, name -> value, an xarray.Dataset or numbers", result
+        ) from None
+    return result
+
+
+def _refused(reader: ReaderLike, wanted: str, result: Any) -> InvalidResult:
+    came = "nothing: is its return missing?" if result is None else short(result)
+    return InvalidResult(f"reads: wanted {wanted} from {_told(reader)}, got {came}")
+
+
 def _named(reader: ReaderLike, result: Any) -> Mapping[str, Any]:
     if isinstance(result, xarray_classes()) and hasattr(result, "data_vars"):
         return dict(result.data_vars)
     if not isinstance(result, Mapping):
-        raise InvalidResult(
-            f"reads: wanted a mapping, name -> value, from {_told(reader)}, got {short(result)}"
-        )
+        raise _refused(reader, "a mapping, name -> value,", result)
     return result
 
 

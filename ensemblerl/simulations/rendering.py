@@ -8,15 +8,36 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ensemblerl.simulations.dialect import check_tools, strict, whole_lines
+
 if TYPE_CHECKING:
     import jinja2
 
 UNDEFINED = re.compile(r"^'(\w+)' is undefined$")
-TAG = re.compile(r"\{%.*?%\}|\{#.*?#\}")
-LINE = re.compile(r"^(.*)(?<![-+])%\}$", re.MULTILINE)
-RAW = re.compile(r"(\{%[-+]?\s*raw\s*-?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\})", re.DOTALL)
 BUILTIN = frozenset(["range", "dict", "lipsum", "cycler", "joiner", "namespace"])
 """Names that every Jinja2 template has."""
+
+
+INLINE = {"argument": "arguments", "environment variable": "environment"}
+"""Texts that are no files, in words -> the argument of `Command` that has them."""
+
+
+def argument(text: str) -> str:
+    """An argument, in words."""
+    return f"argument {text!r}"
+
+
+def variable(name: str) -> str:
+    """An environment variable, in words."""
+    return f"environment variable {name!r}"
+
+
+def inline_of(arguments: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """What it is, in words -> text, of what is no file."""
+    return {
+        **{argument(text): text for text in arguments},
+        **{variable(name): text for name, text in environment.items()},
+    }
 
 
 class Renderer:
@@ -25,13 +46,13 @@ class Renderer:
     Parameters
     ----------
     templates : file name -> text; they may include each other by these names
-    inline : what it is, in words -> text: arguments, environment
+    inline : what it is, in words (`argument`, `variable`) -> text
 
     Raises
     ------
     ValueError
-        naming the template and line that Jinja2 cannot read, or a template included that is not
-        there
+        naming the template and line that Jinja2 cannot read, a filter or test that there is
+        not, or a template included that is not there
 
     Attributes
     ----------
@@ -48,7 +69,7 @@ class Renderer:
         return {name: value for name, value in vars(self).items() if name != "_compiled"}
 
     def uses(self) -> dict[str, frozenset[str]]:
-        """In words where -> the names that are looked up there."""
+        """In words where, with the line in a template -> the names that are looked up there."""
         return dict(self._uses)
 
     def render(self, where: str, context: Mapping[str, Any]) -> str:
@@ -66,7 +87,7 @@ class Renderer:
 
     @cached_property
     def _compiled(self) -> dict[str, jinja2.Template]:
-        environment = _environment(self.templates)
+        environment = strict(self.templates)
         files = {name: environment.get_template(name) for name in self.templates}
         return {**files, **{w: environment.from_string(t) for w, t in self.inline.items()}}
 
@@ -74,8 +95,8 @@ class Renderer:
         """Names that each uses; those that a template sets, the ones it includes may use."""
         from jinja2 import meta, nodes
 
-        environment = _environment(self.templates)
-        trees = {w: _parsed(environment, w, t) for w, t in self._all().items()}
+        environment = strict(self.templates)
+        trees = {w: self._parsed(environment, w, t) for w, t in self._all().items()}
         handed: set[str] = set()
         included: set[str] = set()
         for where, tree in trees.items():
@@ -86,12 +107,48 @@ class Renderer:
                 included |= set(self.templates) if None in others else self.parts
                 names = tree.find_all(nodes.Name)
                 handed |= {name.name for name in names if name.ctx in ("store", "param")}
-        return {
-            self._words(where): frozenset(
-                meta.find_undeclared_variables(tree) - (handed if where in included else set())
-            )
-            for where, tree in trees.items()
+        uses: dict[str, frozenset[str]] = {}
+        for where, tree in trees.items():
+            looked_up = meta.find_undeclared_variables(tree)
+            uses |= self._by_line(where, tree, looked_up - (handed if where in included else set()))
+        return uses
+
+    def _parsed(
+        self, environment: jinja2.Environment, where: str, text: str
+    ) -> jinja2.nodes.Template:
+        from jinja2 import TemplateAssertionError, TemplateSyntaxError, meta
+
+        try:
+            tree = environment.parse(text)
+            check_tools(environment, tree)
+            meta.find_undeclared_variables(tree)  # finds more that cannot be compiled
+        except TemplateSyntaxError as error:
+            line = f", line {error.lineno}" if where in self.templates else ""
+            told = f"{self._given(where)}{line}: wanted Jinja2, got {error.message}"
+            if not isinstance(error, TemplateAssertionError):
+                told += (
+                    "; text that has '{{', '{%' or '{#' of its own goes between {% raw %} and "
+                    "{% endraw %}"
+                )
+            raise ValueError(told) from None
+        return tree
+
+    def _by_line(
+        self, where: str, tree: jinja2.nodes.Template, names: set[str]
+    ) -> dict[str, frozenset[str]]:
+        """In words where -> names, each at the line where it is looked up first."""
+        from jinja2 import nodes
+
+        first: dict[str, int] = {}
+        found = [] if where in self.inline else tree.find_all(nodes.Name)
+        for node in sorted(found, key=lambda node: node.lineno):
+            if node.ctx == "load" and node.name in names:
+                first.setdefault(node.name, node.lineno)
+        by_line = {
+            f"{self._words(where)}, line {line}": frozenset(n for n in first if first[n] == line)
+            for line in dict.fromkeys(first.values())
         }
+        return {self._words(where): frozenset(names - set(first)), **by_line}
 
     def _all(self) -> dict[str, str]:
         return {**self.templates, **self.inline}
@@ -99,12 +156,21 @@ class Renderer:
     def _words(self, where: str) -> str:
         return where if where in self.inline else f"template {where!r}"
 
+    def _given(self, where: str) -> str:
+        """The argument of `Command`, and which of its parts."""
+        if where in self.templates:
+            return f"templates: {where!r}"
+        for words, argument in INLINE.items():
+            if where.startswith(f"{words} "):
+                return f"{argument}: {where.removeprefix(words).strip()}"
+        return where
+
     def _check_there(self, where: str, others: Iterable[str | None]) -> None:
         missing = sorted({other for other in others if other} - set(self.templates))
         if missing:
             raise ValueError(
-                f"templates: {self._words(where)} includes {missing[0]!r}, which is not one of "
-                f"them: {', '.join(sorted(self.templates))}"
+                f"{self._given(where)} includes {missing[0]!r}, which is not one of the "
+                f"templates: {', '.join(sorted(self.templates)) or 'there are none'}"
             )
 
     def _told(self, where: str, error: Exception, context: Mapping[str, Any]) -> str:
@@ -120,55 +186,3 @@ class Renderer:
             f"uses a parameter that is not always active goes between {{% if {name} is defined "
             "%} and {% endif %}"
         )
-
-
-def whole_lines(text: str) -> str:
-    r"""The template with a "+" where Jinja2 would take away the end of a line that has text.
-
-    A line that holds nothing but tags leaves nothing behind (``trim_blocks``). Without the "+",
-    Jinja2 would also join ``mass {% if heavy %}2{% else %}1{% endif %}`` to its next line.
-
-    Examples
-    --------
-    >>> whole_lines("{% if a %}\nx {% if b %}1{% endif %}\n{% endif %}\n")
-    '{% if a %}\nx {% if b %}1{% endif +%}\n{% endif %}\n'
-    """
-    parts = RAW.split(text)
-    for i, part in enumerate(parts):
-        if i % 2 == 0:
-            parts[i] = LINE.sub(lambda m: m[1] + ("+%}" if _has_text(m[0]) else "%}"), part)
-        elif "\n" not in part and not part.endswith(("-%}", "+%}")):
-            parts[i] = part[:-2] + "+%}"
-    return "".join(parts)
-
-
-def _has_text(line: str) -> bool:
-    """Whether there is more than tags, and a tag that ends here began here."""
-    return "{%" in line and bool(TAG.sub("", line).strip())
-
-
-def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
-    import jinja2
-
-    return jinja2.Environment(
-        # with file names, unlike DictLoader: errors then say in which template and line
-        loader=jinja2.FunctionLoader(
-            lambda name: (templates[name], name, None) if name in templates else None
-        ),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _parsed(environment: jinja2.Environment, where: str, text: str) -> jinja2.nodes.Template:
-    import jinja2
-
-    try:
-        return environment.parse(text)
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(
-            f"templates: {where}, line {error.lineno}: wanted Jinja2, got {error.message}; text "
-            "that has '{{', '{%' or '{#' of its own goes between {% raw %} and {% endraw %}"
-        ) from None

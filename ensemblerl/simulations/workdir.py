@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +15,8 @@ TAIL = 2**14
 """Bytes from the end of a file in which its last lines are looked for."""
 WIDEST = 200
 """Characters of a line in a message."""
+COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""Control sequences of terminals (ECMA-48, 5.4)."""
 
 
 def inside(argument: str, name: Any) -> str:
@@ -44,6 +48,8 @@ def scratch_directory(scratch: str) -> Path:
     ------
     ValueError
         for a variable that is not set on this machine
+    OSError
+        for a directory that cannot be made, or not be written to
     """
     found = os.path.expandvars(scratch)
     if "$" in found:
@@ -51,12 +57,40 @@ def scratch_directory(scratch: str) -> Path:
             f"scratch: wanted variables that are set on host {platform.node()}, got {scratch!r}"
         )
     path = Path(found).absolute()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"scratch: wanted a directory to write to on host {platform.node()}, got {scratch!r}: "
+            f"{error.strerror}",
+            str(path),
+        ) from None
     return path
 
 
+def printable(text: str) -> str:
+    r"""What a terminal shows and does not obey: for what programs wrote. Line ends stay.
+
+    Examples
+    --------
+    >>> printable("\x1b[31mERROR\x1b[0m:\tno pair")
+    'ERROR: no pair'
+    """
+    text = COLOURS.sub("", text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    return " " if character.isspace() else "\ufffd"
+
+
 def last_lines(path: Path, n: int) -> list[str]:
-    """At most ``n`` lines from the end of a file that are not blank; none when it is not there."""
+    """At most ``n`` lines from the end of a file, printable, none blank; none without a file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -64,7 +98,7 @@ def last_lines(path: Path, n: int) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [shown for line in text.splitlines() if (shown := printable(line).rstrip())]
     return [line if len(line) <= WIDEST else line[: WIDEST - 3] + "..." for line in lines[-n:]]
 
 
@@ -72,4 +106,4 @@ def contents(directory: Path, most: int = 12) -> str:
     """The files of a directory, for a message."""
     names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "no files") + more
+    return (printable(", ".join(names[:most])) or "no files") + more

@@ -182,7 +182,7 @@ class DirectoryStore:
         return self._running.all()
 
     def end(self, number: int, attempt: int) -> None:
-        """Ask the supervisor of a member to end it."""
+        """Ask for the end of an attempt; one that has not begun does not begin."""
         self._running.end(number, attempt)
 
     def checkpoint(self, state: State, n_events: int) -> None:
@@ -230,6 +230,8 @@ class DirectoryStore:
             when a shard cannot be written; ledger and segments still hold everything
         """
         self._compactor.compact(ledger, final=final)
+        if final and ledger.settled.all():
+            self._running.clear()
 
     def unfinished(self, ledger: Ledger) -> bool:
         """Whether shards and group do not hold all of this ledger: ``compact(final=True)`` is due.

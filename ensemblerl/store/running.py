@@ -1,8 +1,9 @@
 """Attempts with a process of their own, in ``running/`` of a store: which live, which shall end.
 
-``NUMBER-ATTEMPT`` is a file of JSON while the process lives: host, process id and when that was
-born, or an empty one from before it was born. It is touched every few seconds: that is what hosts
-can see of each other's processes. ``NUMBER-ATTEMPT.end`` asks the process to end.
+``NUMBER-ATTEMPT`` is a file of JSON that says which process runs it; before that is there, which
+worker is about to start it. It is touched every few seconds: that is what hosts can see of each
+other's processes. ``NUMBER-ATTEMPT.end`` asks for the end of the attempt, also of one that has
+not begun yet.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ensemblerl.store.errors import failure
+from ensemblerl.store.reading import is_store
 from ensemblerl.store.segments import host_name
 
-NAME = "running"
+NAME, WORK, ASKED, OWNER = "running", "work", ".end", "driver"
 BEAT = 5.0
 """Seconds between two signs of life."""
 SILENT = 60.0
-"""Seconds without one after which a process of another host, or one not born yet, is dead."""
-ASKED = ".end"
+"""Seconds without one after which a process of another host is dead."""
+BIRTH = 30.0
+"""Seconds that a supervisor may take to appear when the worker that started it is gone."""
 
 
 class Running:
@@ -33,28 +39,49 @@ class Running:
     """
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
-        self.directory = Path(store) / NAME
+        self.store = Path(store)
+        self.directory = self.store / NAME
 
-    def expect(self, number: int, attempt: int) -> None:
-        """A process will be there in a moment: from now on the attempt counts as running.
+    def expect(self, number: int, attempt: int) -> bool:
+        """Count the attempt as running from now on: this process starts another one for it.
+
+        Returns
+        -------
+        bool
+            False when it runs already
 
         Raises
         ------
         StoreError
             when that cannot be written
         """
-        self._write(number, attempt, b"")
+        path = self._path(number, attempt)
+        while True:
+            try:
+                # not its parents: a store that is gone stays so
+                self.directory.mkdir(exist_ok=True)
+                with path.open("x") as file:
+                    json.dump({**process(), "expected": True}, file)
+                return True
+            except FileExistsError:
+                if (number, attempt) in self.all():
+                    return False
+            except OSError as error:
+                self.over(number, attempt)
+                raise failure(error, path, "say that a member runs") from error
 
     def begin(self, number: int, attempt: int) -> None:
         """Say that it is run by the process that calls this.
 
         Raises
         ------
-        StoreError
+        OSError
             when that cannot be written
         """
-        about = {"host": host_name(), "pid": os.getpid(), "born": _born(os.getpid())}
-        self._write(number, attempt, json.dumps(about).encode())
+        path = self._path(number, attempt)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(process()))
+        part.replace(path)
 
     def beat(self, number: int, attempt: int) -> None:
         """It still lives."""
@@ -68,9 +95,10 @@ class Running:
                 path.unlink()
 
     def end(self, number: int, attempt: int) -> None:
-        """Ask the process to end, wherever it is."""
-        if self._path(number, attempt).exists():
-            with contextlib.suppress(OSError):
+        """Ask for its end, wherever it is; one that has not begun will not begin."""
+        with contextlib.suppress(OSError):
+            if is_store(self.store):
+                self.directory.mkdir(exist_ok=True)
                 self._asked(number, attempt).touch()
 
     def asked(self, number: int, attempt: int) -> bool:
@@ -78,7 +106,7 @@ class Running:
         return self._asked(number, attempt).exists()
 
     def all(self) -> set[tuple[int, int]]:
-        """(number, attempt) of those whose process lives; traces of dead ones are removed."""
+        """(number, attempt) of those whose process lives; what dead ones left is removed."""
         found = set()
         for path in self._files():
             number, _, attempt = path.name.partition("-")
@@ -87,8 +115,19 @@ class Running:
                 if _lives(path):
                     found.add(key)
                 else:
+                    shutil.rmtree(self.store / WORK / path.name, ignore_errors=True)
                     self.over(*key)
         return found
+
+    def clear(self) -> None:
+        """Forget requests to attempts that do not run: all members are settled."""
+        living = self.all()
+        for path in self._files():
+            number, _, attempt = path.name.removesuffix(ASKED).partition("-")
+            key = number.isdigit() and attempt.isdigit() and (int(number), int(attempt))
+            if key not in living:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _files(self) -> list[Path]:
         try:
@@ -102,34 +141,60 @@ class Running:
     def _asked(self, number: int, attempt: int) -> Path:
         return self.directory / f"{number}-{attempt}{ASKED}"
 
-    def _write(self, number: int, attempt: int, content: bytes) -> None:
-        path = self._path(number, attempt)
-        try:
-            self.directory.mkdir(exist_ok=True)  # not its parents: a store that is gone stays so
-            path.write_bytes(content)
-        except OSError as error:
-            raise failure(error, path, "say that a member runs") from error
+
+def process() -> dict[str, Any]:
+    """Host, process id, and when it was born, of the process that calls this."""
+    return {"host": host_name(), "pid": os.getpid(), "born": born(os.getpid())}
+
+
+def lives(about: dict[str, Any]) -> bool:
+    """Whether a `process` of this host still does."""
+    return bool(born(int(about["pid"])) == about["born"])
+
+
+def own(temporary: Path) -> None:
+    """Note that what runs for a store in this directory is to end with this process."""
+    (temporary / OWNER).write_text(json.dumps(process()))
+
+
+def orphaned(store: Path) -> bool:
+    """Whether the store is a temporary one whose driver is gone."""
+    try:
+        about = json.loads((store.parent / OWNER).read_text())
+        return about["host"] == host_name() and not lives(about)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _lives(path: Path) -> bool:
     try:
         silent = time.time() - path.stat().st_mtime
-        about = json.loads(path.read_bytes() or b"{}")
+        about = json.loads(path.read_bytes())
     except FileNotFoundError:
         return False
-    except (OSError, ValueError):  # being written just now
-        return True
-    if about.get("host") == host_name():
-        return bool(_born(about["pid"]) == about["born"])
-    return silent < SILENT
+    except ValueError:  # being written just now
+        return silent < BIRTH
+    if about.get("host") != host_name():
+        return silent < SILENT
+    return lives(about) or (bool(about.get("expected")) and silent < BIRTH)
 
 
-def _born(pid: int) -> float | None:
-    """When the process began, so that a number used again is not taken for it; None for none."""
-    import psutil
+def born(pid: int) -> str | None:
+    """Boot of the machine and clock ticks since then: tells a number used again; None for none.
 
+    Seconds since the epoch would move with every correction of the clock (proc(5), field 22).
+    """
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"
+
+
+@lru_cache(maxsize=1)
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

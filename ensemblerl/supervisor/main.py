@@ -1,4 +1,4 @@
-"""The supervisor: starts the program, watches time and memory, reads, writes, clears up.
+"""The supervisor: starts the program, has it watched, reads, hands over, clears up.
 
 It belongs to no worker and no driver: nobody's end is its own. A request to end it is a file in
 the store (`ensemblerl.store.running`), or SIGTERM.
@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import pickle
+import select
 import shutil
 import signal
 import sys
@@ -20,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from ensemblerl.records import Fate, Outcome, Program
-from ensemblerl.simulations.pipes import receive, send
-from ensemblerl.store.running import BEAT, Running
+from ensemblerl.simulations.pipes import TAKEN, receive, send
+from ensemblerl.store.reading import is_store
+from ensemblerl.store.running import Running
+from ensemblerl.supervisor.keeping import drop, shorten
 from ensemblerl.supervisor.tree import Tree
+from ensemblerl.supervisor.watch import Watch
 
-FULL = "no space left on the disk of the working directory"
-LOOK = 0.5
-"""Seconds between looks at memory and requests."""
 PAGES = 8192
 """Bytes: a disk with less is full."""
+FULL = "no space left on the disk of the working directory"
+PATIENCE = 60.0
+"""Seconds to wait for that word."""
 
 
 class Supervisor:
@@ -37,15 +41,16 @@ class Supervisor:
     Parameters
     ----------
     given : see `ensemblerl.supervisor.start`
+    worker : the pipe to the worker
     """
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.given = given
+    def __init__(self, given: dict[str, Any], worker: int) -> None:
+        self.given, self.worker = given, worker
         self.directory = Path(given["directory"])
         self.key = given["number"], given["attempt"]
         self.running = Running(given["store"]) if given["store"] else None
-        self.tree: Tree | None = None
-        self.error: OSError | None = None
+        self.watch: Watch | None = None
+        self.error: Exception | None = None
         self.terminated = False
         self.inputs: set[Path] = set()
 
@@ -55,12 +60,27 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self.running.begin(*self.key)
         self.inputs = set(self.directory.rglob("*"))
-        self.began = time.monotonic()
+        program = Program(tuple(self.given["arguments"]), self.given["environment"])
         try:
-            program = Program(tuple(self.given["arguments"]), self.given["environment"])
-            self.tree = Tree(program, self.directory)
-        except OSError as error:
+            tree = Tree(program, self.directory, self.given["mark"])
+        except Exception as error:
             self.error = error
+            return
+        self.watch = Watch(self.given, tree, self.worker)
+        self.watch.terminated = self.terminated
+        self.watch.start()
+
+    def terminate(self, *_: object) -> None:
+        """SIGTERM: end the program, and say so."""
+        self.terminated = True
+        if self.watch is not None:
+            self.watch.terminated = True
+
+    def interrupt(self, *_: object) -> None:
+        """SIGUSR1 of our own watch: stop reading."""
+        if self.watch is not None and self.watch.interruptible and self.watch.reason is not None:
+            self.watch.interruptible = False
+            raise self.watch.reason
 
     def result(self, simulation: Any) -> Any:
         """Wait for the program, and read what it left; all its processes are gone then.
@@ -74,56 +94,36 @@ class Supervisor:
         """
         from ensemblerl.simulations.program import ProgramFailed
 
-        if self.tree is None:
+        watch = self.watch
+        if watch is None:
             assert self.error is not None
             raise self.error
-        try:
-            code = self._wait(self.tree)
-        finally:
-            self.tree.end()
-        if code != 0:
-            failed = ProgramFailed(code, self.directory)
+        watch.ended.wait()
+        if watch.reason is not None:
+            raise watch.reason
+        if watch.code != 0:
+            failed = ProgramFailed(watch.code or 0, self.directory)
             # then its own words about that may have found no place either
             raise OSError(errno.ENOSPC, f"{FULL}; {failed}") if _full(self.directory) else failed
-        return simulation.read(self.directory)
+        watch.interruptible = True
+        try:
+            return simulation.read(self.directory)
+        finally:
+            watch.interruptible = False
+            watch.tree.end()  # what the reading may have started
 
-    def _wait(self, tree: Tree) -> int:
-        """The program's exit code."""
-        from ensemblerl.simulations.processes import Stopped, TimedOut
-
-        timeout, beat = self.given["timeout"], time.monotonic()
-        while True:
-            left = LOOK if timeout is None else self.began + timeout - time.monotonic()
-            if (code := tree.wait(min(LOOK, left))) is not None:
-                return code
-            if timeout is not None and time.monotonic() >= self.began + timeout:
-                raise TimedOut(f"the member took longer than {timeout:g} s and was ended")
-            if self._asked():
-                raise Stopped("stopped while it ran")
-            self._weigh(tree)
-            if time.monotonic() - beat > BEAT and self.running is not None:
-                self.running.beat(*self.key)
-                beat = time.monotonic()
-
-    def _asked(self) -> bool:
-        return self.terminated or (self.running is not None and self.running.asked(*self.key))
-
-    def _weigh(self, tree: Tree) -> None:
-        most = self.given["memory"]
-        if most is not None and (used := tree.memory()) > most:
-            raise MemoryError(
-                f"the processes of the member held {used / 1e6:.0f} MB, more than its memory of "
-                f"{most / 1e6:.0f} MB, and were ended"
-            )
-
-    def keep(self, ok: bool) -> str:
+    def keep(self, fate: str) -> str:
         """Move what is wanted of the working directory into the store; where it is now."""
-        wanted = self.given["keep"]
-        if self.running is None or wanted == "nothing" or (ok and wanted != "all"):
+        wanted, store = self.given["keep"], self.given["store"]
+        unwanted = fate == Fate.stopped or (fate == Fate.ok and wanted != "all")
+        if unwanted or wanted == "nothing" or store is None or not is_store(Path(store)):
             return ""
+        logs = [self.directory / name for name in ("stdout", "stderr")]
         if wanted != "all":  # results may be large: inputs and logs are what tells of a failure
-            _drop(self.directory, self.inputs | {self.directory / n for n in ("stdout", "stderr")})
-        kept = Path(self.given["store"]) / "kept" / f"{self.key[0]}-{self.key[1]}"
+            drop(self.directory, self.inputs.union(logs))
+            for path in logs:
+                shorten(path)
+        kept = Path(store) / "kept" / f"{self.key[0]}-{self.key[1]}"
         try:
             kept.parent.mkdir(exist_ok=True)
             shutil.move(self.directory, kept)
@@ -133,6 +133,9 @@ class Supervisor:
 
     def clear(self) -> None:
         """Remove the working directory and the sign of life."""
+        if self.watch is not None:
+            self.watch.done.set()
+            self.watch.tree.end()
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.running is not None:
             self.running.over(*self.key)
@@ -140,15 +143,15 @@ class Supervisor:
 
 def supervise() -> None:
     """Run one member to its end: what the process does."""
-    given = json.loads(receive(0))
+    given, parcel = json.loads(receive(0)), receive(0)
+    supervisor = Supervisor(given, _pipes())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    supervisor = Supervisor(given)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(supervisor, "terminated", True))
-    parcel, worker = _pipes()
+    signal.signal(signal.SIGTERM, supervisor.terminate)
+    signal.signal(signal.SIGUSR1, supervisor.interrupt)
     supervisor.start()
     try:
-        _tell(_finished(supervisor, parcel), given, worker)
+        _hand_over(_finished(supervisor, parcel), supervisor)
     finally:
         supervisor.clear()
 
@@ -158,74 +161,66 @@ def _finished(supervisor: Supervisor, parcel: bytes) -> Any:
     from ensemblerl.simulations.causes import cause_of
     from ensemblerl.simulations.points import Task
 
-    given = supervisor.given
+    given, watch = supervisor.given, supervisor.watch
     try:
         job = pickle.loads(parcel)
-    except BaseException as error:  # a missing package, anything
-        if supervisor.tree is not None:
-            supervisor.tree.end()
-        cause = f"the supervisor cannot load simulation or goal: {cause_of(error)}"
+        call = partial(supervisor.result, job.simulation)
+        began = time.monotonic() if watch is None else watch.began
+        ran = time.monotonic() - began
+        task = Task(*supervisor.key, {}, 0, {})
+        finished = finish(job, task, call, worker=given["worker"], ran=ran)
+    except BaseException as error:  # a package that is missing here, anything
+        cause = f"the supervisor cannot load the simulation or the goal: {cause_of(error)}"
         return Finished(Outcome(*supervisor.key, str(Fate.failed), cause, worker=given["worker"]))
-    task = Task(*supervisor.key, {}, 0, {})
-    call = partial(supervisor.result, job.simulation)
-    ran = time.monotonic() - supervisor.began
-    finished = finish(job, task, call, worker=given["worker"], ran=ran)
     outcome = finished.outcome
-    kept = supervisor.keep(outcome.fate == "ok")
-    if kept and outcome.fate != "ok":
+    if watch is not None and watch.ended.is_set():
+        outcome = outcome._replace(runtime=watch.ran)
+    kept = supervisor.keep(outcome.fate)
+    if kept and outcome.fate != Fate.ok:
         outcome = outcome._replace(cause=f"{outcome.cause}\nits files: {kept}")
     return finished._replace(outcome=outcome)
 
 
-def _pipes() -> tuple[bytes, int]:
-    """(the job, the pipe to the worker); standard input and output are then empty."""
-    parcel = receive(0)
+def _pipes() -> int:
+    """The pipe to the worker; standard output is then empty."""
     worker = os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1):
-        os.dup2(nothing, fd)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
     os.close(nothing)
     sys.stdout = sys.stderr
-    return parcel, worker
+    return worker
 
 
-def _tell(finished: Any, given: dict[str, Any], worker: int) -> None:
-    """Write the record, then tell the worker, who gets the record where it could not be written."""
+def _hand_over(finished: Any, supervisor: Supervisor) -> None:
+    """Give outcome and record to the worker; write the record where there is no worker any more."""
     from ensemblerl.finishing import encoded
     from ensemblerl.store.codec import dumps, outcome_fields
 
     record = encoded(finished)
-    if given["store"] and _written(given["segments"], record):
-        record = b""
     told = {"outcome": outcome_fields(finished.outcome), "layout": finished.layout}
-    with contextlib.suppress(BrokenPipeError):  # the worker is gone: the record is in the store
-        send(worker, dumps(told).encode())
-        send(worker, record)
+    try:
+        send(supervisor.worker, dumps(told).encode())
+        send(supervisor.worker, record)
+        ready, _, _ = select.select([0], [], [], PATIENCE)
+        if ready and os.read(0, 1) == TAKEN:
+            return
+    except OSError:
+        pass
+    if supervisor.given["store"]:
+        _write(supervisor.given["segments"], record)
 
 
-def _written(segments: str, record: bytes) -> bool:
+def _write(segments: str, record: bytes) -> None:
     from ensemblerl.store.segments import get_writer
 
-    if not Path(segments).parent.is_dir():  # a store that is gone is not to be made anew
-        return False
-    writer = get_writer(segments)
-    try:
-        writer.write_raw(record)
-        writer.close()
-    except OSError:
-        return False
-    return True
+    if is_store(Path(segments).parent):  # one that is gone is not to be made anew
+        writer = get_writer(segments)
+        with contextlib.suppress(OSError):
+            writer.write_raw(record)
+            writer.close()
 
 
 def _full(directory: Path) -> bool:
     with contextlib.suppress(OSError):
         return shutil.disk_usage(directory).free < PAGES
     return False
-
-
-def _drop(directory: Path, but: set[Path]) -> None:
-    """Remove all files but these."""
-    for path in sorted(directory.rglob("*"), reverse=True):
-        if path not in but:
-            with contextlib.suppress(OSError):
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -5,75 +5,126 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.finishing import Finished, finish, worker_id
+from ensemblerl.finishing import Finished, finish, stop, worker_id
 from ensemblerl.protocols import Detached, Job
 from ensemblerl.records import Fate, Outcome, Program
-from ensemblerl.simulations.pipes import receive, send
+from ensemblerl.simulations.pipes import TAKEN, receive, send
 from ensemblerl.simulations.points import Task
 from ensemblerl.simulations.processes import how_it_ended
 from ensemblerl.simulations.workdir import scratch_directory
 from ensemblerl.store.codec import outcome as outcome_of
-from ensemblerl.store.running import Running
+from ensemblerl.store.index import SegmentIndex
+from ensemblerl.store.running import WORK, Running
+from ensemblerl.store.segments import get_writer
+from ensemblerl.supervisor.tree import end_marked
 
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from ensemblerl.supervisor.main import supervise; supervise()"
 )
 """What a supervisor runs. The main module of the driver is never imported."""
+LOOK = 0.2
+"""Seconds between looks at an attempt that another worker has started."""
 
 
 def run(job: Job, task: Task) -> Finished:
     """Run one member as a program, under a supervisor that goes on should this process end.
+
+    An attempt that runs already (Dask may send a bundle a second time) is waited for.
 
     Raises
     ------
     KeyboardInterrupt
         in the driver's own process only; the program is ended
     """
-    simulation: Any = job.simulation
     store = _store(job)
+    if store is not None:
+        running = Running(store)
+        if running.asked(task.number, task.attempt):
+            return stop(task)
+        if not running.expect(task.number, task.attempt):
+            return _awaited(job, task, running)
+    try:
+        return _prepared(job, task, store)
+    finally:
+        if store is not None:
+            Running(store).over(task.number, task.attempt)
+
+
+def _prepared(job: Job, task: Task, store: Path | None) -> Finished:
+    simulation: Any = job.simulation
+    directory = None
     try:
         directory = _directory(simulation, task, store)
-    except Exception as error:
-        return finish(job, task, partial(_raise, error))
-    try:
         program = simulation.prepare(
             task.point, seed=task.seed, member=task.member, directory=directory
         )
-        if store is not None:
-            Running(store).expect(task.number, task.attempt)
+        about = _about(job, task, program, directory, store)
     except Exception as error:
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
         return finish(job, task, partial(_raise, error))
-    return _supervised(job, task, program, directory, store)
+    return _supervised(job, task, about)
 
 
-def _supervised(
-    job: Job, task: Task, program: Program, directory: Path, store: Path | None
-) -> Finished:
-    with _spawn(_about(job, task, program, directory, store), _parcel(job)) as process:
-        assert process.stdout is not None
+def _supervised(job: Job, task: Task, about: dict[str, Any]) -> Finished:
+    with _spawn(about, _parcel(job)) as process:
         try:
-            return _read(process.stdout.fileno())
+            return _taken(process, job)
         except EOFError:
             process.wait()
         except BaseException:
             process.terminate()
             raise
-    if store is not None:
-        Running(store).over(task.number, task.attempt)
+    end_marked(about["mark"])
+    shutil.rmtree(about["directory"], ignore_errors=True)
     how = how_it_ended(process.returncode)
-    cause = f"the supervisor of the member ended without a word: {how}"
-    lost = Outcome(task.number, task.attempt, str(Fate.lost), cause, worker=worker_id())
-    return Finished(lost)
+    return _lost(task, f"the supervisor of the member ended without a word: {how}")
+
+
+def _lost(task: Task, cause: str) -> Finished:
+    return Finished(Outcome(task.number, task.attempt, str(Fate.lost), cause, worker=worker_id()))
+
+
+def _awaited(job: Job, task: Task, running: Running) -> Finished:
+    """What becomes of an attempt that another worker has started."""
+    key = task.number, task.attempt
+    while key in running.all():
+        time.sleep(LOOK)
+    index = SegmentIndex(job.segments, keep=False)
+    for outcome, _ in index.poll():
+        if (outcome.number, outcome.attempt) == key:
+            return Finished(outcome, {}, index.layouts.get(outcome.schema), written=True)
+    return _lost(task, "another worker had begun it, and its supervisor is gone without a result")
+
+
+def _taken(process: subprocess.Popen[bytes], job: Job) -> Finished:
+    """What a supervisor hands over: the record is in the segment of this process when it is told
+    so, or on its way to the driver.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    fd = process.stdout.fileno()
+    told, record = json.loads(receive(fd)), receive(fd)
+    outcome, written = outcome_of(told["outcome"]), False
+    if _store(job) is not None:
+        with contextlib.suppress(OSError):
+            get_writer(job.segments).write_raw(record)
+            written = True
+    with contextlib.suppress(BrokenPipeError):
+        os.write(process.stdin.fileno(), TAKEN)
+    outcome = outcome if written else outcome._replace(record=record)
+    return Finished(outcome, {}, told["layout"], written=written)
 
 
 def _about(
@@ -92,13 +143,14 @@ def _about(
         "memory": simulation.memory,
         "keep": simulation.keep,
         "worker": worker_id(),
+        "mark": f"{task.number}-{task.attempt}-{secrets.token_hex(8)}",
     }
 
 
 def _spawn(about: dict[str, Any], parcel: bytes) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100
     process = subprocess.Popen(
-        [sys.executable, "-c", BOOT, json.dumps(path)],
+        [sys.executable, "-P", "-c", BOOT, json.dumps(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -111,14 +163,6 @@ def _spawn(about: dict[str, Any], parcel: bytes) -> subprocess.Popen[bytes]:
     return process
 
 
-def _read(fd: int) -> Finished:
-    """What a supervisor said: how the member ended, and its record where it could not write it."""
-    told = json.loads(receive(fd))
-    record = receive(fd)
-    outcome = outcome_of(told["outcome"])._replace(record=record or None)
-    return Finished(outcome, {}, told["layout"], written=not record)
-
-
 def _store(job: Job) -> Path | None:
     """The store's directory, None where there is none, or not on this machine."""
     store = Path(job.segments).parent if job.segments else None
@@ -129,7 +173,7 @@ def _directory(simulation: Detached, task: Task, store: Path | None) -> Path:
     """An empty directory for this attempt."""
     name = f"{task.number}-{task.attempt}"
     if simulation.scratch is None and store is not None:
-        path = store / "work" / name
+        path = store / WORK / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return path

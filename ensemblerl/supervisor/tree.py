@@ -8,10 +8,9 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
-
-import psutil
 
 from ensemblerl.records import Program
 
@@ -20,92 +19,140 @@ GRACE = 0.7
 """Seconds between SIGTERM and SIGKILL."""
 STUBBORN = 10.0
 """Seconds after which a process that SIGKILL does not end (it waits for a disk) is given up."""
+POLL = 0.02
+"""Seconds between looks, where the kernel cannot tell of a process's end (before Linux 5.3)."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MARK = "ENSEMBLERL_MEMBER"
+"""In the environment of all processes of a member: finds them when their supervisor is gone."""
 
 
 class Tree:
     """The processes of one program; this process must have no other children.
 
+    Its methods may be called from any thread.
+
     Parameters
     ----------
     program : what to start
     directory : where; ``stdout`` and ``stderr`` become files there
+    mark : put into the environment, for `end_marked`
 
     Raises
     ------
-    OSError
+    OSError, ValueError
         when it cannot be started
     """
 
-    def __init__(self, program: Program, directory: Path) -> None:
+    def __init__(self, program: Program, directory: Path, mark: str) -> None:
+        self._lock = threading.RLock()
+        self._code: int | None = None
         _adopt_orphans()
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self._process = subprocess.Popen(
                 program.arguments,
                 cwd=directory,
-                env=program.environment,
+                env={**program.environment, MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_as_from_a_shell,
             )
-        self._handle = os.pidfd_open(self._process.pid)
+        try:
+            self._handle = os.pidfd_open(self._process.pid)
+        except (OSError, AttributeError):
+            self._handle = -1
 
     def wait(self, seconds: float) -> int | None:
         """The exit code of the program itself, negative for a signal; None: it runs on."""
-        look = select.poll()
-        look.register(self._handle, select.POLLIN)
-        look.poll(1000.0 * max(0.0, seconds))
-        return self._process.poll()
+        until = time.monotonic() + seconds
+        if self._handle >= 0 and self._code is None:
+            look = select.poll()
+            look.register(self._handle, select.POLLIN)
+            look.poll(1000.0 * max(0.0, seconds))
+        while self._reap() is None and self._handle < 0 and time.monotonic() < until:
+            time.sleep(POLL)
+        return self._code
 
     def memory(self) -> int:
         """Resident bytes of all processes; shared pages count in each of them."""
         total = 0
-        for process in _descendants():
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
+        for pid in descendants():
+            with contextlib.suppress(OSError, IndexError):
+                total += PAGE * int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return total
 
     def end(self) -> None:
         """End all processes, those too that left the session or ignore SIGTERM."""
-        _signal(_descendants(), signal.SIGTERM)
-        self._gone(GRACE)
-        until = time.monotonic() + STUBBORN
-        while not self._gone(0.05) and time.monotonic() < until:
-            # again and again: one of them may have forked before it got the signal
-            _signal(_descendants(), signal.SIGKILL)
+        with self._lock:
+            _signal(descendants(), signal.SIGTERM)
+            until = time.monotonic() + GRACE
+            while self._left() and time.monotonic() < until:
+                time.sleep(0.01)
+            until = time.monotonic() + STUBBORN
+            # again and again, and at once: one of them may have forked before it got the signal
+            while (left := self._left()) and time.monotonic() < until:
+                _signal(left, signal.SIGKILL)
 
-    def _gone(self, seconds: float) -> bool:
-        """Whether no process is left, at the latest after so many seconds."""
-        until = time.monotonic() + seconds
-        while self._living():
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.01)
-        return True
+    def _left(self) -> list[int]:
+        self._reap()
+        return descendants()
 
-    def _living(self) -> list[psutil.Process]:
-        self._process.poll()
-        left = []
-        for process in _descendants():
-            if process.pid != self._process.pid:
-                with contextlib.suppress(ChildProcessError):  # not ours yet
-                    os.waitpid(process.pid, os.WNOHANG)
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process)
-        return left
+    def _reap(self) -> int | None:
+        """Take note of ended children, adopted ones too; the program's exit code if it is there."""
+        with self._lock, contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                if pid == self._process.pid:
+                    self._code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._code
 
 
-def _descendants() -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process().children(recursive=True)
-    return []
+def descendants(root: int | None = None) -> list[int]:
+    """Process ids of all that come of a process, this one when None."""
+    found, waiting = [], [os.getpid() if root is None else root]
+    while waiting:
+        children = _children(waiting.pop())
+        found += children
+        waiting += children
+    return found
 
 
-def _signal(processes: list[psutil.Process], number: int) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(number)
+def _children(pid: int) -> list[int]:
+    """Read straight from the kernel: a snapshot of all processes comes too late for one that
+    forks quickly (proc(5), ``/proc/PID/task/TID/children``).
+    """
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(n) for task in tasks for n in (task / "children").read_text().split()]
+    except OSError:
+        return _children_of_all(pid) if not Path("/proc/self/task").is_dir() else []
+
+
+def _children_of_all(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def end_marked(mark: str) -> None:
+    """Kill the processes of a member whose supervisor was killed: they are nobody's children."""
+    wanted = f"{MARK}={mark}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                _signal([int(path.parent.name)], signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:
@@ -113,6 +160,9 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent() -> None:
-    """Should this process be killed, the kernel ends the program."""
+def _as_from_a_shell() -> None:
+    """Signals as a program expects them; and the kernel ends it should this process be killed."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

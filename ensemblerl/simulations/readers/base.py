@@ -12,7 +12,7 @@ import numpy as np
 from ensemblerl.records import FloatArray
 from ensemblerl.simulations.layouts import InvalidResult
 from ensemblerl.simulations.values import short
-from ensemblerl.simulations.workdir import contents, inside
+from ensemblerl.simulations.workdir import contents, inside, printable
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reader:
 
     def refuse(self, wanted: str, came: str) -> InvalidResult:
         """The error for a file that does not hold what was wanted."""
-        return InvalidResult(f"file {self.path!r}: wanted {wanted}, got {came}")
+        return InvalidResult(f"file {self.path!r}: wanted {wanted}, got {printable(came)}")
 
     def file(self, directory: Path) -> Path:
         """Its path; InvalidResult where the program did not write it."""
