@@ -14,7 +14,7 @@ def placeless(cause: str) -> str:
 
     Examples
     --------
-    >>> placeless("sh: /store/work/3-1/in.txt: no such file\nits files: /store/kept/3-1")
-    'sh: ./in.txt: no such file'
+    >>> placeless("sh: /disk/ensemblerl-3-1-k2x_f9ab/in.txt: none\nits files: /store/kept/3-1")
+    'sh: ./in.txt: none'
     """
     return PLACE.sub(".", FILES.sub("", cause))
