@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RUN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN += sorted((ROOT / "docs" / "howto").glob("*.md"))
-SETTING_UP = ("make ", "pip install ")
+BENCHMARK = ".venv/bin/python "
+ELSEWHERE = ("make ", "pip install ", BENCHMARK)
+"""Beginnings of lines that others run: the Makefile's targets, and tests/test_benchmarks.py."""
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,9 +36,9 @@ def script(page: Path) -> str:
 
 
 def commands(page: Path) -> str:
-    """The page's shell blocks, without lines that make an environment: those are the Makefile's."""
+    """The page's shell blocks, without lines that others run."""
     lines = [line for _, info, body in blocks(page) if info == "sh" for line in body.splitlines()]
-    return "\n".join(line for line in lines if not line.startswith(SETTING_UP))
+    return "\n".join(line for line in lines if not line.startswith(ELSEWHERE))
 
 
 RUNNING = [page for page in RUN if script(page).strip()]
@@ -64,6 +66,13 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{page}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_benchmarks_on_the_pages_are_there() -> None:
+    lines = [line for page in RUN for _, _, body in blocks(page) for line in body.splitlines()]
+    named = {line.split()[1] for line in lines if line.startswith(BENCHMARK)}
+    assert {f"benchmarks/{path.name}" for path in ROOT.glob("benchmarks/[a-z]*.py")} <= named
+    assert all((ROOT / name).is_file() for name in named)
 
 
 def test_targets_on_the_pages_are_there() -> None:
