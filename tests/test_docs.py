@@ -101,7 +101,8 @@ def test_blocks_that_do_not_run_are_sound_and_say_why(page: Path) -> None:
 def test_pages_are_run() -> None:
     names = {page.stem for page in RUNNING}
     assert {"README", "quickstart", "concepts", "sampler", "goal", "resume"} <= names
-    assert {"dask", "failures", "results"} <= names
+    assert {"dask", "failures", "results", "executable"} <= names
+    assert {"quickstart", "cluster", "command-line"} <= {page.stem for page in SHELL}
 
 
 def test_every_room_has_an_api_page() -> None:
