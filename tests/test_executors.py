@@ -331,7 +331,11 @@ def test_an_executor_can_be_started_again(name, pools):
     executor.close()
     started(executor)
     again = [executor.submit(squares(i, [2.0])) for i in range(12)]
-    assert drain(executor, 12) == again if name != "shuffled" else len(drain(executor, 12)) == 12
+    came = drain(executor, 12)
+    assert len(came) == 12
+    assert set(came) == set(again)
+    if name in ("serial", "simulated"):  # of two threads either may be the first to finish
+        assert came == again
     assert {o.fate for future in again for o in future.result().outcomes} == {"ok"}
 
 
