@@ -16,8 +16,9 @@ from typing import Any, Self
 import numpy as np
 
 from ensemblerl.events import Closed, Extended, Launched, Relaunched
+from ensemblerl.executors.base import attempts
 from ensemblerl.ledger import FATE_CODE
-from ensemblerl.loop.arrivals import LOOK, Arrivals, attempts
+from ensemblerl.loop.arrivals import LOOK, Arrivals
 from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.figures import campaign_html
 from ensemblerl.loop.interrupts import Interrupts
@@ -88,11 +89,10 @@ class Campaign:
         self.n_members, self.seed, self.reason, self.began = n_members, seed, "", 0.0
         self.journal = Journal(space, goal, sampler, store)
         self.ledger, self.timings = self.journal.ledger, self.journal.timings
-        self._n_pending = n_pending
+        self._n_pending, self._watch = n_pending, watch
         self._stop, self._limit = Stop(stop), FailureLimit(max_failures)
         self._bundling = Bundling(bundle)
         self._arrivals = Arrivals(self.journal, goal, simulation.retries)
-        self._watch = watch
         self._flying: dict[Future[Answer], Members] = {}
         self._in_flight, self._losses = 0, LossLimit()
         self._again = Reruns(self._arrivals.suspect, executor.in_process)

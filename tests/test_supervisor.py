@@ -37,6 +37,12 @@ def campaign(simulation, store, n=1, **given):
     return erl.explore(simulation, SPACE, goal, n_members=n, store=store, progress=False, **given)
 
 
+def launched(simulation, store, n=1, **given):
+    given = {"cluster": erl.Serial(), "sampler": "sobol", **given}
+    goal = erl.Minimize("y")
+    return erl.launch(simulation, SPACE, goal, n_members=n, store=store, progress=False, **given)
+
+
 def one(text, store, **arguments):
     """(fate, cause) of a single member."""
     with pytest.warns(UserWarning, match="none of 1 members is ok"):
@@ -218,16 +224,7 @@ class TestEnding:
         notes, starts = tmp_path / "pids", tmp_path / "starts"
         text = f"if attempt == 2:\n    {GOOD}\n    sys.exit()\n"
         text = noting(starts, text + stubborn(notes, "time.sleep(600)"))
-        handle = erl.launch(
-            Script(text),
-            SPACE,
-            erl.Minimize("y"),
-            n_members=1,
-            store=tmp_path / "s",
-            cluster=erl.Serial(),
-            sampler="sobol",
-            progress=False,
-        )
+        handle = launched(Script(text), tmp_path / "s")
         until(lambda: notes.exists() and len(pids(notes)) == 2)
         Running(tmp_path / "s").end(0, 1)
         until(lambda: not any(alive(pid) for pid in pids(notes)))
@@ -258,16 +255,7 @@ class TestEnding:
         notes, starts = tmp_path / "pids", tmp_path / "starts"
         text = f"if attempt == 2:\n    {GOOD}\n    sys.exit()\n"
         text = noting(starts, text + stubborn(notes, "time.sleep(600)"))
-        handle = erl.launch(
-            Script(text),
-            SPACE,
-            erl.Minimize("y"),
-            n_members=1,
-            store=tmp_path / "s",
-            cluster=erl.Serial(),
-            sampler="sobol",
-            progress=False,
-        )
+        handle = launched(Script(text), tmp_path / "s")
         until(lambda: notes.exists() and len(pids(notes)) == 2)
         (_, _, pid) = noted(starts)[0]
         psutil.Process(pid).parent().kill()
@@ -383,16 +371,8 @@ class TestLives:
         starts = tmp_path / "starts"
         options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
         with LocalCluster(processes=True, **options) as cluster, Client(cluster) as client:
-            handle = erl.launch(
-                Script(noting(starts, "time.sleep(4)\n" + GOOD)),
-                SPACE,
-                erl.Minimize("y"),
-                n_members=1,
-                store=tmp_path / "s",
-                cluster=client,
-                sampler="sobol",
-                progress=False,
-            )
+            simulation = Script(noting(starts, "time.sleep(4)\n" + GOOD))
+            handle = launched(simulation, tmp_path / "s", cluster=client)
             (_, _, pid) = until(lambda: noted(starts))[0]
             psutil.Process(pid).parent().parent().kill()
             ds = handle.wait(60)
@@ -437,15 +417,8 @@ class TestLives:
 
     def test_a_member_outlives_its_worker(self, tmp_path):
         starts = tmp_path / "starts"
-        handle = erl.launch(
-            Script(noting(starts, "time.sleep(3)\n" + GOOD)),
-            SPACE,
-            erl.Minimize("y"),
-            n_members=2,
-            store=tmp_path / "s",
-            sampler="sobol",
-            progress=False,
-        )
+        simulation = Script(noting(starts, "time.sleep(3)\n" + GOOD))
+        handle = launched(simulation, tmp_path / "s", n=2, cluster=None)
         until(lambda: len(noted(starts)) == 2)
         for _, _, pid in noted(starts):
             worker = psutil.Process(pid).parent().parent()
@@ -584,8 +557,10 @@ class TestSignsOfLife:
         assert running.all() == set()
 
     def test_births_do_not_move_with_the_clock(self, monkeypatch):
-        before = born(os.getpid())
-        monkeypatch.setattr(psutil, "boot_time", lambda: psutil.boot_time() + 1.0)
+        before, by_the_clock = born(os.getpid()), psutil.Process().create_time()
+        step = psutil._pslinux.boot_time() + 1.0
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: step)
+        assert psutil.Process().create_time() == pytest.approx(by_the_clock + 1.0)
         assert before is not None
         assert born(os.getpid()) == before
         assert born(2**22 + 1) is None

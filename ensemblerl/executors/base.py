@@ -90,10 +90,15 @@ class Collector:
             found.append(future)
 
 
+def attempts(bundles: Iterable[Members]) -> list[tuple[int, int]]:
+    """(number, attempt) of all members of these bundles."""
+    return [
+        pair
+        for members in bundles
+        for pair in zip(members.number.tolist(), members.attempt.tolist(), strict=True)
+    ]
+
+
 def attempts_of(number: int, bundles: Iterable[Members]) -> set[tuple[int, int]]:
     """(number, attempt) of a member wherever it is in these bundles."""
-    found: set[tuple[int, int]] = set()
-    for members in bundles:
-        pairs = zip(members.number.tolist(), members.attempt.tolist(), strict=True)
-        found.update(pair for pair in pairs if pair[0] == number)
-    return found
+    return {pair for pair in attempts(bundles) if pair[0] == number}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import ItemsView, Iterable
+from collections.abc import ItemsView
 from concurrent.futures import CancelledError, Future
 
 import numpy as np
 
-from ensemblerl.executors.base import Lost
+from ensemblerl.executors.base import Lost, attempts
 from ensemblerl.loop.journal import Journal
 from ensemblerl.loop.settling import Judge, Verdict
 from ensemblerl.protocols import Goal
@@ -20,15 +20,6 @@ TOGETHER = "the driver ended, and the member ran in its process"
 LOOK = 0.2
 """Seconds between looks at members that have processes of their own."""
 GONE = "the process that the member had of its own is gone, without a result"
-
-
-def attempts(bundles: Iterable[Members]) -> list[tuple[int, int]]:
-    """(number, attempt) of all members."""
-    return [
-        pair
-        for members in bundles
-        for pair in zip(members.number.tolist(), members.attempt.tolist(), strict=True)
-    ]
 
 
 class Arrivals:
@@ -83,7 +74,7 @@ class Arrivals:
         """
         running = self._look()
         outcomes, fate = [], Fate.lost if begun else Fate.stopped
-        for i, attempt in zip(bundle.number.tolist(), bundle.attempt.tolist(), strict=True):
+        for i, attempt in attempts([bundle]):
             if i in self._found:
                 outcomes.append(self._found[i])
             elif (i, attempt) in running:
