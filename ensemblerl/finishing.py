@@ -75,9 +75,8 @@ def finish(
     return Finished(outcome, normal.arrays, normal.layout) if normal else Finished(outcome)
 
 
-def stop(task: Task) -> Finished:
+def stop(task: Task, cause: str = "stopped before it began") -> Finished:
     """The member is not run."""
-    cause = "stopped before it began"
     return Finished(
         Outcome(task.number, task.attempt, str(Fate.stopped), cause, worker=worker_id())
     )

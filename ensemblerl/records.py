@@ -283,7 +283,8 @@ class Outcome(NamedTuple):
 
     ``schema`` is the digest of the result's layout, ``state`` a reference to what the member
     left for its children, ``start`` in seconds since the epoch, ``runtime`` in seconds.
-    ``reward`` is filled in at the head, when the member is settled.
+    ``reward`` is filled in at the head, when the member is settled. ``blameless`` says of a lost
+    attempt that the infrastructure took it (walltime, cancelled job, node), not the member.
     ``record`` carries the segment record itself only when the worker could not write it.
     """
 
@@ -298,7 +299,23 @@ class Outcome(NamedTuple):
     schema: str = ""
     state: str = ""
     reward: float = float("nan")
+    blameless: bool = False
     record: bytes | None = None
+
+
+class Place(NamedTuple):
+    """What a member may use where it runs, and until when.
+
+    ``until`` is the reading of `time.monotonic` on that machine by which it must be over, None
+    where the end is open; ``needed`` the seconds that a member is expected to need; ``cores`` the
+    processors to keep to, all when empty; ``devices`` what CUDA_VISIBLE_DEVICES says, None: as
+    it is.
+    """
+
+    until: float | None = None
+    needed: float = 0.0
+    cores: tuple[int, ...] = ()
+    devices: tuple[str, ...] | None = None
 
 
 class Program(NamedTuple):

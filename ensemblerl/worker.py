@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 from ensemblerl.finishing import Finished, encoded, finish, stop
 from ensemblerl.protocols import Detached, Job
-from ensemblerl.records import Answer, Members
+from ensemblerl.records import Answer, Members, Place
 from ensemblerl.simulations.points import Task, tasks
 from ensemblerl.store.segments import get_writer
 from ensemblerl.supervisor import start
+
+ANYWHERE = Place()
+"""All of the machine, for as long as it takes."""
 
 
 class Recorder:
@@ -59,17 +63,23 @@ class Recorder:
 
 
 def run_bundle(
-    job: Job, members: Members, *, stopped: Collection[tuple[int, int]] = frozenset()
+    job: Job,
+    members: Members,
+    *,
+    stopped: Collection[tuple[int, int]] = frozenset(),
+    place: Place = ANYWHERE,
 ) -> Answer:
     """Run members one after the other; each result is on disk before the next one starts.
 
-    Never raises for what a simulation does: that is an outcome.
+    Never raises for what a simulation does: that is an outcome. A member that is expected to need
+    longer than there is left is not begun, and comes back as stopped.
 
     Parameters
     ----------
     job : what to run
     members : whom to run it for
     stopped : (number, attempt) of members that are not to be started any more; may grow
+    place : what there is for each member, and until when
 
     Returns
     -------
@@ -85,8 +95,23 @@ def run_bundle(
         _ignore_interrupts()
     recorder = Recorder(job)
     for task in tasks(members, job.casts):
-        recorder.add(stop(task) if task[:2] in stopped else run(job, task))
+        if task[:2] in stopped:
+            recorder.add(stop(task))
+        elif late := too_late(place):
+            recorder.add(stop(task, late))
+        else:
+            recorder.add(run(job, task, place))
     return recorder.answer
+
+
+def too_late(place: Place) -> str:
+    """Why no member is to begin here any more; "" while one may."""
+    if place.until is None:
+        return ""
+    left = place.until - time.monotonic()
+    if left >= place.needed and left > 0:
+        return ""
+    return f"not begun: its worker has {max(left, 0):.0f} s left, {place.needed:.0f} s are needed"
 
 
 def deliver(job: Job, members: Members, results: Sequence[Any]) -> Answer:
@@ -115,10 +140,10 @@ def _handed(result: Any) -> Any:
     return result
 
 
-def run(job: Job, task: Task) -> Finished:
+def run(job: Job, task: Task, place: Place = ANYWHERE) -> Finished:
     """Run one member here and now; one that is a program, under a supervisor of its own."""
     if isinstance(job.simulation, Detached):
-        return start.run(job, task)
+        return start.run(job, task, place)
     call = partial(job.simulation, task.point, seed=task.seed, member=task.member)
     return finish(job, task, call)
 

@@ -135,6 +135,8 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
         text = getattr(outcome, name)
         if text:
             fields[name] = text
+    if outcome.blameless:
+        fields["blameless"] = True
     return fields
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ensemblerl.finishing import Finished, finish, stop, worker_id
 from ensemblerl.protocols import Detached, Job
-from ensemblerl.records import Fate, Outcome, Program
+from ensemblerl.records import Fate, Outcome, Place, Program
 from ensemblerl.simulations.pipes import TAKEN, receive, send
 from ensemblerl.simulations.points import Task
 from ensemblerl.simulations.processes import how_it_ended
@@ -37,7 +37,7 @@ LOOK = 0.2
 """Seconds between looks at an attempt that another worker has started."""
 
 
-def run(job: Job, task: Task) -> Finished:
+def run(job: Job, task: Task, place: Place) -> Finished:
     """Run one member as a program, under a supervisor that goes on should this process end.
 
     An attempt that runs already (Dask may send a bundle a second time) is waited for.
