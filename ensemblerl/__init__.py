@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ensemblerl import agents as agents
     from ensemblerl import samplers as samplers
     from ensemblerl.campaign import Campaign as Campaign
+    from ensemblerl.cluster.batch import Cluster as Cluster
     from ensemblerl.executors.serial import Serial as Serial
     from ensemblerl.executors.simulated import Simulated as Simulated
     from ensemblerl.forking import fork as fork
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "campaign": ("Campaign",),
+    "cluster.batch": ("Cluster",),
     "executors.serial": ("Serial",),
     "executors.simulated": ("Simulated",),
     "front": ("explore", "prepare"),

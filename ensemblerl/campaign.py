@@ -17,8 +17,8 @@ import numpy as np
 
 from ensemblerl.events import Closed, Extended, Launched, Relaunched
 from ensemblerl.executors.base import attempts
-from ensemblerl.ledger import FATE_CODE
 from ensemblerl.loop.arrivals import LOOK, Arrivals
+from ensemblerl.loop.beside import Beside
 from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.figures import campaign_html
 from ensemblerl.loop.interrupts import Interrupts
@@ -32,10 +32,11 @@ from ensemblerl.loop.stopping import (
     LossLimit,
     Stop,
     StopRule,
+    all_failed,
     last_causes,
 )
 from ensemblerl.protocols import Detached, Executor, Goal, Job, Sampler, Simulation, Store
-from ensemblerl.records import Answer, Fate, Members, Outcome
+from ensemblerl.records import Answer, Members, Outcome
 from ensemblerl.space import Space
 from ensemblerl.worker import deliver
 
@@ -96,6 +97,7 @@ class Campaign:
         self._flying: dict[Future[Answer], Members] = {}
         self._in_flight, self._losses = 0, LossLimit()
         self._again = Reruns(self._arrivals.suspect, executor.in_process)
+        self._beside = Beside(executor)
         self._inline = bool(getattr(executor, "inline", False))
         self._detached = isinstance(simulation, Detached)
         self._halted = self._open = self._closed = self._disowned = False
@@ -156,14 +158,9 @@ class Campaign:
         if failure := self._limit.exceeded():
             causes = last_causes(self.ledger)
             raise CampaignFailed(f"{failure} (max_failures); the last causes:\n{causes}")
-        self._warn_if_all_failed()
+        if warning := all_failed(self.ledger):
+            warnings.warn(warning, stacklevel=3)
         return self.reason
-
-    def _warn_if_all_failed(self) -> None:
-        n = self.ledger.n_settled
-        if n and not self.ledger.counts[FATE_CODE[Fate.ok]]:
-            causes = last_causes(self.ledger, 1)
-            warnings.warn(f"none of {n} members is ok; the last cause: {causes}", stacklevel=4)
 
     def __repr__(self) -> str:
         state = self.reason or ("running" if self._open else "not begun")
@@ -194,6 +191,7 @@ class Campaign:
         crashed = any(s.in_process for s in self.ledger.sessions[-1:]) and not self.ledger.reason
         self.journal.keep(opened(self.executor, self.simulation, self.sampler, self.n_members))
         self.journal.begin(self._inline, self.began)
+        self._beside.begin(self.ledger)
         self._settle(self._arrivals.adopted())
         left, waiting = self._arrivals.abandoned(crashed and not self._detached)
         self._again.add(waiting)
@@ -236,6 +234,7 @@ class Campaign:
         done = self.ledger.n_settled >= self.n_members
         self.reason = self.reason or ("all members settled" if done else "left")
         self.journal.drain(self.executor.time())
+        self._beside.keep(self.journal)
         self.journal.keep(Closed(self.executor.time(), self.reason))
         self.journal.checkpoint()
         with self.timings("compact"):
@@ -380,6 +379,7 @@ class Campaign:
         verdict = self._arrivals.settle(outcomes, self.executor.time())
         self._again.add(verdict.again)
         self._bundling.learn(outcomes)
+        self._beside.learn(outcomes)
         self._limit.count(self.ledger.fates(verdict.settled))
         self._losses.count(outcomes, len(verdict.settled), self.n_pending)
         return verdict.settled
@@ -391,6 +391,7 @@ class Campaign:
         self.reason = self.reason or self._stop(self.ledger, self.elapsed)
         if self._watch:
             self._watch(self)
+        self._beside.keep(self.journal)
         if time.monotonic() - self._compacted > COMPACT_EVERY:
             with self.timings("compact"):
                 self.store.compact(self.ledger)

@@ -84,6 +84,40 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A job of a queue has ended, or the driver leaves it: what it took of the machine.
+
+    Times are seconds since the epoch by the driver's clock. What is told later of the same run of
+    a job replaces what was told before (`ensemblerl.report.spending.runs`); a job that its queue
+    starts again has another run.
+
+    Parameters
+    ----------
+    time : of the event
+    job : its id in the queue
+    node : where it ran, "" where that is not known
+    slots : members side by side
+    cores : of the whole job
+    began : when the queue started it; NaN: not known, or never
+    connected : when its first worker came; NaN: never
+    ended : when it ended, or was last seen
+    walltime : seconds it was allowed; NaN: not known
+    cause : of its end, such as "drained", "cancelled", "timeout", "node_fail", "closed"
+    """
+
+    time: float
+    job: str
+    node: str
+    slots: int
+    cores: int
+    began: float
+    connected: float
+    ended: float
+    walltime: float
+    cause: str
+
+
+@dataclass(frozen=True)
 class Closed:
     """A driver left in good order, for this reason."""
 
@@ -92,5 +126,14 @@ class Closed:
 
 
 Event = (
-    Opened | Extended | Launched | Relaunched | Ended | Settled | SchemaFixed | Published | Closed
+    Opened
+    | Extended
+    | Launched
+    | Relaunched
+    | Ended
+    | Settled
+    | SchemaFixed
+    | Published
+    | Held
+    | Closed
 )

@@ -18,7 +18,7 @@ from ensemblerl.simulations.causes import cause_of
 from ensemblerl.simulations.layouts import InvalidResult
 from ensemblerl.simulations.output import Normal, normalise
 from ensemblerl.simulations.points import Task
-from ensemblerl.simulations.processes import Stopped, TimedOut
+from ensemblerl.simulations.processes import CutOff, NodeFull, Stopped, TimedOut
 from ensemblerl.simulations.values import state_of
 from ensemblerl.store.segments import encode, encode_layout
 
@@ -59,7 +59,7 @@ def finish(
     ran : seconds for which it has run already
     """
     began, clock = time.time() - ran, time.perf_counter() - ran
-    normal, value, fate, cause = _tried(job, call)
+    normal, value, fate, cause, blameless = _tried(job, call)
     outcome = Outcome(
         task.number,
         task.attempt,
@@ -71,6 +71,7 @@ def finish(
         worker or worker_id(),
         normal.digest if normal else "",
         normal.state if normal else "",
+        blameless=blameless,
     )
     return Finished(outcome, normal.arrays, normal.layout) if normal else Finished(outcome)
 
@@ -82,8 +83,10 @@ def stop(task: Task, cause: str = "stopped before it began") -> Finished:
     )
 
 
-def _tried(job: Job, call: Callable[[], Any]) -> tuple[Normal | None, tuple[float, ...], str, str]:
-    """(result, value, fate, cause); only KeyboardInterrupt in the driver itself is raised."""
+def _tried(
+    job: Job, call: Callable[[], Any]
+) -> tuple[Normal | None, tuple[float, ...], str, str, bool]:
+    """(result, value, fate, cause, blameless); only KeyboardInterrupt in the driver is raised."""
     kind = Fate.failed
     try:
         result = call()
@@ -92,15 +95,17 @@ def _tried(job: Job, call: Callable[[], Any]) -> tuple[Normal | None, tuple[floa
         reduced = job.goal.reduce(result)
         normal = normalise(reduced, max_bytes=job.simulation.max_result_bytes)
         value = checked(job.goal, job.goal.value(normal.arrays))
-        return normal._replace(state=normal.state or state), value, _OK, ""
+        return normal._replace(state=normal.state or state), value, _OK, "", False
     except KeyboardInterrupt as error:
         if os.getpid() == job.driver:
             raise
-        return None, (), str(kind), cause_of(error)
+        return None, (), str(kind), cause_of(error), False
     except InvalidResult as error:
-        return None, (), str(Fate.invalid), str(error)
+        return None, (), str(Fate.invalid), str(error), False
+    except (CutOff, NodeFull) as error:  # the words alone: this is nobody's exception
+        return None, (), str(Fate.lost), str(error), isinstance(error, CutOff)
     except BaseException as error:
-        return None, (), str(_fate_of(error, kind)), cause_of(error)
+        return None, (), str(_fate_of(error, kind)), cause_of(error), False
 
 
 _OK = str(Fate.ok)

@@ -16,6 +16,7 @@ from ensemblerl.events import (
     Ended,
     Event,
     Extended,
+    Held,
     Launched,
     Opened,
     Published,
@@ -126,6 +127,10 @@ class Ledger:
     published : newest version of a policy that was published, -1 before there is one
     best_member, best_reward : number of the member with the largest reward, -1 before there is one
     no_gain : members settled since ``best_member`` was
+    attempts : number -> outcomes of the attempts that did not settle the member
+    spans : number -> (launched, ended) of each of them, by the driver's clock; NaN where an attempt
+        was told of after the next one was launched
+    held : what jobs of a queue took, as it was told
     """
 
     def __init__(self, ndim: int, k: int = 1) -> None:
@@ -140,6 +145,8 @@ class Ledger:
         self.left: dict[int, str] = {}
         self.schemas: dict[int, str] = {}
         self.attempts: dict[int, list[Outcome]] = {}
+        self.spans: dict[int, list[tuple[float, float]]] = {}
+        self.held: list[Held] = []
         self._state: dict[int, str] = {}
         self._workers = {"": 0}
         self._columns = {name: Column(dtype, (), fill) for name, (dtype, fill) in FIXED.items()}
@@ -226,7 +233,7 @@ class Ledger:
                 self._columns["session"].put(event.number, len(self.sessions) - 1)
             case Ended():
                 for outcome in event.outcomes:
-                    self.attempts.setdefault(outcome.number, []).append(outcome)
+                    self._ended(outcome, event.time)
             case Settled():
                 self._settled(event)
             case Opened():
@@ -238,6 +245,8 @@ class Ledger:
                 self.schema = event
             case Published():
                 self.published = max(self.published, event.version)
+            case Held():
+                self.held.append(event)
             case Closed():
                 self.reason = event.reason
             case _:
@@ -262,6 +271,13 @@ class Ledger:
         )
         self.n += n
         self.counts[FATE_CODE[Fate.pending]] += n
+
+    def _ended(self, outcome: Outcome, time: float) -> None:
+        number = outcome.number
+        current = number < self.n and outcome.attempt == self["attempt"][number]
+        launched = float(self["launch"][number]) if current else np.nan
+        self.attempts.setdefault(number, []).append(outcome)
+        self.spans.setdefault(number, []).append((launched, time))
 
     def _settled(self, event: Settled) -> None:
         rows = np.array([o.number for o in event.outcomes], dtype=np.int64)

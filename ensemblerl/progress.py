@@ -58,8 +58,10 @@ class Progress:
         if now >= self._next or campaign.reason:
             self._next = now + EVERY
             shown = figures(campaign)
+            note = getattr(campaign.executor, "note", "")
+            text = " · ".join(filter(None, [line(shown), note]))
             self._bar.update(
-                self._task, completed=shown["done"], total=campaign.n_members, line=line(shown)
+                self._task, completed=shown["done"], total=campaign.n_members, line=text
             )
 
     def _open(self, campaign: Campaign) -> None:

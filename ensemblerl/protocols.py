@@ -165,7 +165,6 @@ class Simulation(Protocol):
 
 
 @runtime_checkable
-@runtime_checkable
 class Detached(Protocol):
     """What a `Simulation` has besides that is a program with its own life.
 
@@ -189,6 +188,12 @@ class Detached(Protocol):
         (``"nothing"``).
         """
 
+    @property
+    def checkpoint(self) -> bool:
+        """Whether the program writes files from which it can go on: the working directory of an
+        attempt that was lost is then handed to the next one.
+        """
+
     def prepare(
         self,
         point: Mapping[str, Any],
@@ -197,7 +202,11 @@ class Detached(Protocol):
         member: Mapping[str, Any],
         directory: Path,
     ) -> Program:
-        """On the worker: fill the empty working directory, and say what to start in it."""
+        """On the worker: fill the working directory, and say what to start in it.
+
+        It is empty, or with ``checkpoint`` as an earlier attempt left it: inputs are then written
+        again, and everything else stays.
+        """
 
     def read(self, directory: Path) -> Any:
         """In the supervisor, after the program ended with exit code 0: its result.
@@ -265,7 +274,10 @@ class Executor(Protocol):
     gives an `Answer`, or raises when the infrastructure lost it.
 
     One whose ``wait`` runs members itself, in the driver's thread and in an order that is always
-    the same, may say so by an attribute ``inline = True``: learners learn inline there.
+    the same, may say so by an attribute ``inline = True``: learners learn inline there. One whose
+    workers come and go may have ``learn(outcomes)``, told how every attempt ended, those of
+    earlier sessions first; ``held()``, `ensemblerl.events.Held` of jobs that are over, each once;
+    and ``note``, one sentence that says why workers are missing, "" when none is.
     """
 
     n_workers: int

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ensemblerl.cluster.batch import Cluster
 from ensemblerl.executors.futures import Futures
 from ensemblerl.executors.serial import Serial
 from ensemblerl.protocols import Executor, Sampler
@@ -107,8 +108,9 @@ def _check_cube(sampler: Sampler, space: Space) -> None:
 
 
 def as_executor(cluster: Any) -> Executor:
-    """An executor from an executor, any ``concurrent.futures.Executor``, a Dask client or
-    cluster, "serial", or None for local Dask workers.
+    """An executor from a `Cluster` or the TOML file of one, an executor, any
+    ``concurrent.futures.Executor``, a Dask client or cluster, "serial", or None for local Dask
+    workers.
 
     Raises
     ------
@@ -120,9 +122,16 @@ def as_executor(cluster: Any) -> Executor:
 
         return LocalDask()
     if isinstance(cluster, str):
+        if cluster.endswith(".toml"):
+            return Cluster.from_file(cluster).executor()
         if cluster != "serial":
-            raise ValueError(f'cluster: wanted "serial" or an object, got {cluster!r}')
+            raise ValueError(
+                'cluster: wanted "serial", the path of a .toml file, or an object such as '
+                f"Cluster(...), got {cluster!r}"
+            )
         return Serial()
+    if isinstance(cluster, Cluster):
+        return cluster.executor()
     if isinstance(cluster, concurrent.futures.Executor):
         return Futures(cluster)
     if isinstance(cluster, Executor):
@@ -132,6 +141,7 @@ def as_executor(cluster: Any) -> Executor:
 
         return from_anything(cluster)
     raise TypeError(
-        "cluster: wanted None, an executor such as Serial(), a concurrent.futures.Executor, a "
-        f"distributed.Client or a Dask cluster; got {type(cluster).__name__}"
+        "cluster: wanted None, a Cluster, an executor such as Serial(), a "
+        f"concurrent.futures.Executor, a distributed.Client or a Dask cluster; "
+        f"got {type(cluster).__name__}"
     )

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ensemblerl.records import Program
+from ensemblerl.goals.minimize import Minimize
+from ensemblerl.protocols import Job
+from ensemblerl.records import Place, Program
+from ensemblerl.simulations.points import Task
+from ensemblerl.supervisor import start
 
+ANYWHERE = Place()
 GOOD = "json.dump({'y': 2 * x, 'field': [x, x, x]}, open('out.json', 'w'))"
 
 
@@ -24,6 +30,7 @@ class Script:
     memory: int | None = None
     scratch: str | None = None
     keep: str = "failures"
+    checkpoint: bool = False
     retries: int = 0
     cores: int = 1
     version: str | None = "1"
@@ -58,3 +65,21 @@ def noted(file: Path) -> list[list[int]]:
     if not file.exists():
         return []
     return [[int(n) for n in line.split()] for line in file.read_text().splitlines()]
+
+
+def single(simulation, store: Path, *, number=0, attempt=1, place=ANYWHERE):
+    """Outcome of one attempt, run here as a worker does; the store is made where it is missing."""
+    store.mkdir(exist_ok=True)
+    (store / "campaign.json").touch()
+    job = Job(simulation, Minimize("y"), str(store / "segments"), driver=os.getpid())
+    member = {"number": number, "attempt": attempt}
+    return start.run(job, Task(number, attempt, {"x": 0.5}, 7, member), place).outcome
+
+
+def until(holds, seconds=30.0):
+    """Wait for something to be true; what it gave."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+    return found

@@ -57,6 +57,7 @@ def test_it_is_a_simulation_with_a_life_of_its_own():
     assert isinstance(command, Simulation)
     assert isinstance(command, Detached)
     assert (command.memory, command.scratch, command.keep) == (None, None, "failures")
+    assert command.checkpoint is False
 
 
 @pytest.mark.parametrize("x", [0.1 + 0.2, 1 / 3, 1e-300, 123456789.123456789, 2.0**60, -0.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -12,18 +13,19 @@ import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from program_driver import SPACE
-from programs import GOOD, Script, noted, noting
+from programs import GOOD, Script, noted, noting, until
 
 import ensemblerl as erl
 from ensemblerl.executors.base import Lost
 from ensemblerl.loop.arrivals import Arrivals
 from ensemblerl.records import Answer, Outcome
-from ensemblerl.store.running import Running, born, orphaned, own
+from ensemblerl.store.running import BIRTH, SILENT, Running, born, orphaned, own
 from ensemblerl.supervisor.tree import GRACE
 from ensemblerl.supervisor.watch import LOOK
 from ensemblerl.worker import run_bundle
@@ -48,14 +50,6 @@ def one(text, store, **arguments):
     with pytest.warns(UserWarning, match="none of 1 members is ok"):
         ds = campaign(Script(text, **arguments), store)
     return str(ds.fate.values[0]), str(ds.cause.values[0])
-
-
-def until(holds, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-    return found
 
 
 def alive(pid):
@@ -518,39 +512,52 @@ class TestSignsOfLife:
     def running(self, tmp_path):
         return Running(tmp_path)
 
-    def aged(self, running, name):
-        old = time.time() - 3600
-        os.utime(running.directory / name, (old, old))
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        """Seconds that pass for this process, at will."""
+        passed = [1000.0]
+        clock = SimpleNamespace(monotonic=lambda: passed[0])
+        monkeypatch.setattr("ensemblerl.store.running.time", clock)
+        return passed
 
-    def test_who_is_expected_counts_as_running_while_its_worker_lives(self, running):
+    def elsewhere(self, running, name):
+        path = running.directory / name
+        path.write_text('{"host": "elsewhere", "pid": 1, "born": "1"}')
+        return path
+
+    def test_who_is_expected_counts_as_running_while_its_worker_lives(self, running, clock):
         assert running.expect(3, 1)
-        self.aged(running, "3-1")
+        assert running.all() == {(3, 1)}
+        clock[0] += 3600.0
         assert running.all() == {(3, 1)}
         assert not running.expect(3, 1)
 
-    def test_who_is_expected_by_a_dead_worker_has_a_moment_to_appear(self, running):
+    def test_who_is_expected_by_a_dead_worker_has_a_moment_to_appear(self, running, clock):
         running.expect(3, 1)
         path = running.directory / "3-1"
         path.write_text(path.read_text().replace('"born": "', '"born": "other'))
         assert running.all() == {(3, 1)}
         (running.store / "work" / "3-1").mkdir(parents=True)
-        self.aged(running, "3-1")
+        clock[0] += BIRTH - 1.0
+        assert running.all() == {(3, 1)}
+        clock[0] += 2.0
         assert running.all() == set()
         assert not list(running.directory.iterdir())
         assert not list((running.store / "work").iterdir())
         assert running.expect(3, 1)
 
-    def test_a_trace_cut_short_counts_for_a_moment(self, running):
+    def test_a_trace_cut_short_counts_for_a_moment(self, running, clock):
         running.expect(3, 1)
         (running.directory / "3-1").write_text('{"host"')
         assert running.all() == {(3, 1)}
-        self.aged(running, "3-1")
+        clock[0] += BIRTH + 1.0
         assert running.all() == set()
 
-    def test_a_process_of_this_machine_is_known_by_its_number_and_birth(self, running):
+    def test_a_process_of_this_machine_is_known_by_its_number_and_birth(self, running, clock):
         running.expect(1, 2)
         running.begin(1, 2)
-        self.aged(running, "1-2")
+        assert running.all() == {(1, 2)}
+        clock[0] += 3600.0
         assert running.all() == {(1, 2)}
         path = running.directory / "1-2"
         path.write_text(path.read_text().replace('"born": "', '"born": "other'))
@@ -565,16 +572,61 @@ class TestSignsOfLife:
         assert born(os.getpid()) == before
         assert born(2**22 + 1) is None
 
-    def test_processes_of_other_hosts_are_known_by_their_beat(self, running):
+    @pytest.mark.parametrize("off", [-3600.0, 0.0, 3600.0])
+    def test_processes_of_other_hosts_are_known_by_their_beat_whatever_their_clock(
+        self, running, clock, off
+    ):
         running.expect(1, 1)
-        path = running.directory / "1-1"
-        path.write_text('{"host": "elsewhere", "pid": 1, "born": "1"}')
+        path = self.elsewhere(running, "1-1")
+        beat = time.time() + off
+        for _ in range(5):
+            os.utime(path, (beat, beat))
+            assert running.all() == {(1, 1)}
+            clock[0] += SILENT - 1.0
+            assert running.all() == {(1, 1)}
+            beat += SILENT - 1.0
+        clock[0] += 2.0
+        assert running.all() == set()
+        assert not list(running.directory.iterdir())
+
+    def test_who_comes_anew_watches_before_it_holds_anybody_for_dead(self, running, clock):
+        running.expect(1, 1)
+        path = self.elsewhere(running, "1-1")
+        os.utime(path, (1.0, 1.0))
         assert running.all() == {(1, 1)}
-        self.aged(running, "1-1")
+        clock[0] += SILENT + 1.0
+        resumed = Running(running.store)
+        assert resumed.all() == {(1, 1)}
         running.beat(1, 1)
         assert running.all() == {(1, 1)}
-        self.aged(running, "1-1")
-        assert running.all() == set()
+        clock[0] += SILENT + 1.0
+        assert resumed.all() == {(1, 1)}  # it had not looked since: the beat is new to it
+        clock[0] += SILENT + 1.0
+        assert resumed.all() == set()
+
+    def test_a_number_used_again_is_watched_anew(self, running, clock):
+        running.expect(1, 1)
+        os.utime(self.elsewhere(running, "1-1"), (1.0, 1.0))
+        running.all()
+        running.over(1, 1)
+        running.all()
+        clock[0] += SILENT + 1.0
+        os.utime(self.elsewhere(running, "1-1"), (1.0, 1.0))
+        assert running.all() == {(1, 1)}
+
+    def test_a_file_server_that_does_not_answer_ends_nobody(self, running, clock, monkeypatch):
+        running.expect(1, 1)
+        self.elsewhere(running, "1-1")
+
+        def stale(path, *_):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "open", stale)
+            for _ in range(2):
+                assert running.all() == {(1, 1)}
+                clock[0] += 3600.0
+        assert running.all() == {(1, 1)}
 
     def test_who_was_asked_to_end_before_it_began_does_not_begin(self, tmp_path):
         starts = tmp_path / "starts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from ensemblerl.cli.paths import StorePath
 if TYPE_CHECKING:
     import xarray as xr
     from rich.console import Console
+
+    from ensemblerl.ledger import Ledger
 
 LISTED = 8
 """Members of a cause whose numbers are listed."""
@@ -58,9 +61,19 @@ def _about(path: Path) -> Any:
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in status.lines():
+    for name, text in [*status.lines(), *_jobs(status.ledger)]:
         table.add_row(name, text)
     return table
+
+
+def _jobs(ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """What the jobs of a queue were spent on; nothing where there were none."""
+    from ensemblerl.report.hours import amount, shares
+    from ensemblerl.report.spending import spent
+
+    if ledger.held and (told := spent(ledger)).total:
+        digits, unit = amount(told)
+        yield unit, f"{digits}: {shares(told)}"
 
 
 def _best(ds: xr.Dataset, n: int, out: Console) -> list[Any]:

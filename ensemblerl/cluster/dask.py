@@ -16,9 +16,10 @@ from distributed import Client
 from distributed.deploy.cluster import Cluster
 
 from ensemblerl.cluster.gathering import Gathering
+from ensemblerl.cluster.jobqueue import is_job_queue
 from ensemblerl.cluster.plugin import CarryJob, run_luggage
 from ensemblerl.executors.base import Collector, Lost, attempts_of
-from ensemblerl.executors.shipping import packed
+from ensemblerl.executors.shipping import Parcel, packed
 from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
 
@@ -97,15 +98,19 @@ class DaskExecutor:
     def n_workers(self) -> int:
         """Bundles that run at once: the threads of all workers, as of the last second."""
         fresh = time.monotonic() - self._counted <= FRESH
-        if self._wanted is None and not fresh and self._connected().status == "running":
+        open_ = self._client is not None and self._client.status == "running"
+        if self._wanted is None and not fresh and open_:
             with suppress(OSError):  # the scheduler may have just gone: then as many as before
-                self._threads = sum(self._connected().nthreads().values()) // self._cores
+                self._threads = self._slots()
             self._counted = time.monotonic()
         return self._wanted or max(1, self._threads)
 
     @n_workers.setter
     def n_workers(self, n_workers: int) -> None:
         self._wanted = n_workers
+
+    def _slots(self) -> int:
+        return int(sum(self._connected().nthreads().values())) // self._cores
 
     def start(self, job: Job) -> None:
         """Bring the job to the workers; once more after a `close`, if the client is still open.
@@ -122,10 +127,22 @@ class DaskExecutor:
         client = self._connected()
         self._renew()
         try:
-            client.register_plugin(CarryJob(self._key, parcel, os.getpid()), name=self._key)
+            client.register_plugin(self._carrier(parcel, job), name=self._key)
         except Exception as error:
             raise RuntimeError(f"the Dask workers cannot take a job: {error}") from error
-        self._gathering = Gathering(client)
+        self._gathering = Gathering(client, self._explain)
+
+    def _carrier(self, parcel: Parcel, job: Job) -> CarryJob:
+        """What brings the job to the workers."""
+        return CarryJob(self._key, parcel, os.getpid())
+
+    def _explain(self, address: str, key: str) -> Lost | None:
+        """What was lost with the worker of this address."""
+        return Lost(f"its worker died ({address})")
+
+    def _needed(self, key: str, bundle: Members) -> float:
+        """Seconds that each of these members is expected to need, where workers end."""
+        return 0.0
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Take a bundle; it leaves with the next `wait`, or after a few milliseconds.
@@ -244,7 +261,14 @@ class DaskExecutor:
         keys = [f"{self._key}-{LAST - self._sent - i:09d}" for i in range(len(waiting))]
         self._sent += len(keys)
         graph = {
-            key: Task(key, run_luggage, self._key, _packed(w.bundle), _data_producer=True)
+            key: Task(
+                key,
+                run_luggage,
+                self._key,
+                _packed(w.bundle),
+                self._needed(key, w.bundle),
+                _data_producer=True,
+            )
             for key, w in zip(keys, waiting, strict=True)
         }
         oldest = int(waiting[0].bundle.number[0])
@@ -263,6 +287,11 @@ def from_anything(cluster: Any) -> DaskExecutor:
     """
     if isinstance(cluster, Client):
         return DaskExecutor(cluster)
+    if is_job_queue(cluster):
+        from ensemblerl.cluster.opening import taken
+        from ensemblerl.cluster.queued import QueuedExecutor
+
+        return QueuedExecutor(lambda job: taken(cluster), lambda pool: pool.close())
     if isinstance(cluster, Cluster):
         return DaskExecutor(connected(cluster), owned=True)
     raise TypeError(

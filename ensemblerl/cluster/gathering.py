@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any
@@ -20,6 +20,8 @@ LINGER, STEPS = 0.005, 4
 """Seconds to wait for company, and how often, while every worker has work waiting. A gather is
 three messages through the driver's event loop whatever it carries, and so is what follows: a
 line in the ledger, a question to the sampler, a graph."""
+PATIENCE, POLL = 60.0, 0.2
+"""Seconds to wait for the word on why a worker died, and between looks for it."""
 LOSSES = (
     NoWorkerError,
     NoValidWorkerError,
@@ -30,16 +32,25 @@ LOSSES = (
 """What says nothing about the bundle: no workers, no scheduler, or somebody cancelled it."""
 
 
+def _dead(address: str, key: str) -> Lost:
+    return Lost(f"its worker died ({address})")
+
+
 class Gathering:
     """Completes our futures as the Dask futures beside them end; lives on the client's loop.
 
     Parameters
     ----------
     client : the `distributed.Client` whose futures they are
+    explain : says of a dead worker, by address and key of the task, what was lost; None while
+        that is not known yet
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(
+        self, client: Any, explain: Callable[[str, str], Lost | None] | None = None
+    ) -> None:
         self.n_workers = 1
+        self._explain = explain or _dead
         self._client = client
         self._done: Any = as_completed([], loop=client.loop)  # type: ignore[no-untyped-call]
         self._ours: dict[str, Future[Answer]] = {}
@@ -101,16 +112,18 @@ class Gathering:
             begun = None if self._client.status == "running" else False
             lost = Lost(f"{type(error).__name__}: {error}", begun=begun)
             answers = dict.fromkeys(finished, lost)
+        for key, answer in answers.items():
+            self.finish(key, answer)
         for future in batch:
-            answer = answers.get(future.key)
-            self.finish(future.key, await self._why(future) if answer is None else answer)
+            if future.key not in answers:
+                self.finish(future.key, await self._why(future))
 
     async def _why(self, future: Any) -> Exception:
         """The error of a Dask future that brought nothing."""
         try:
             await self._client.gather(future, asynchronous=True)
         except KilledWorker as error:
-            return Lost(f"its worker died ({error.last_worker.address})")
+            return await self._explained(error.last_worker.address, future.key)
         except LOSSES as error:
             return Lost(str(error) or type(error).__name__, begun=False)
         except Exception as error:
@@ -118,6 +131,14 @@ class Gathering:
             wrapped.__cause__ = error
             return wrapped
         return Lost("cancelled", begun=False)
+
+    async def _explained(self, address: str, key: str) -> Lost:
+        """What ended a worker; a queue says so a little later than it does it."""
+        for _ in range(round(PATIENCE / POLL)):
+            if (lost := self._explain(address, key)) is not None:
+                return lost
+            await asyncio.sleep(POLL)
+        return _dead(address, key)
 
     def finish(self, key: str, answer: bytes | Answer | Exception) -> None:
         """Complete our future beside this Dask key, unless it is already."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
 import threading
 from typing import Any
 
-from distributed import WorkerPlugin
+from distributed import Status, WorkerPlugin, get_worker
 
+from ensemblerl.cluster.allocation import Allocation
 from ensemblerl.executors.shipping import Parcel
 from ensemblerl.protocols import Job
-from ensemblerl.worker import run_bundle
+from ensemblerl.worker import run_bundle, too_late
 
 _JOBS: dict[str, Job | str] = {}
 """Key of a campaign -> its job, or why that could not be unpickled here."""
+_ALLOCATIONS: dict[str, Allocation] = {}
+"""Address of a worker of this process -> its share of the queue's job."""
+METRIC = "ensemblerl"
+"""Under this name heartbeats tell of the allocation."""
+LOOK = 0.5
+"""Seconds between looks at a worker that is to leave."""
 
 
 class CarryJob(WorkerPlugin):
@@ -44,10 +52,45 @@ class CarryJob(WorkerPlugin):
         _JOBS.pop(self.name, None)
 
 
-def run_luggage(key: str, luggage: bytes) -> bytes:
+class CarryJobInQueue(CarryJob):
+    """The same for a worker in a job of a queue: it also knows when that ends, and what each of
+    its members may use.
+
+    Parameters
+    ----------
+    cores : processor cores of one member
+    ask : tells from the queue how long the job with an id goes on, where its script does not say
+    """
+
+    def __init__(self, key: str, parcel: Parcel, driver: int, cores: int, ask: Any) -> None:
+        super().__init__(key, parcel, driver)
+        self.cores, self.ask = cores, ask
+
+    def setup(self, worker: Any) -> None:
+        """See what there is; from now on heartbeats tell of it."""
+        super().setup(worker)
+        known = _ALLOCATIONS.get(worker.address)
+        if known is None:
+            known = Allocation(worker.state.nthreads, self.cores)
+            if known.until is None and known.job:
+                left = self.ask(known.job)
+                known = Allocation(worker.state.nthreads, self.cores, left=left)
+            _ALLOCATIONS[worker.address] = known
+        worker.metrics[METRIC] = lambda _: known.told()
+
+    def teardown(self, worker: Any) -> None:
+        """Forget the job; the allocation stays, it is the worker's."""
+        super().teardown(worker)
+
+
+def run_luggage(key: str, luggage: bytes, needed: float = 0.0) -> bytes:
     """Run a pickled bundle of members under the job of this key; gives the pickled `Answer`.
 
     Bytes both ways: Dask looks into the tuples it carries and makes a frame of every array.
+
+    Parameters
+    ----------
+    needed : seconds that a member is expected to need, where the queue ends the worker
 
     Raises
     ------
@@ -57,7 +100,27 @@ def run_luggage(key: str, luggage: bytes) -> bytes:
     job = _JOBS.get(key, "it was never given the job")
     if isinstance(job, str):
         raise RuntimeError(f"a Dask worker cannot load the simulation or the goal: {job}")
-    return pickle.dumps(run_bundle(job, pickle.loads(luggage)), protocol=5)
+    members = pickle.loads(luggage)
+    worker: Any = get_worker() if _ALLOCATIONS else None
+    allocation = None if worker is None else _ALLOCATIONS.get(worker.address)
+    if allocation is None:
+        return pickle.dumps(run_bundle(job, members), protocol=5)
+    with allocation.place(needed) as place:
+        answer = run_bundle(job, members, place=place)
+    if too_late(place) and not allocation.draining:
+        allocation.draining = True
+        worker.loop.add_callback(_leave, worker)
+    return pickle.dumps(answer, protocol=5)
+
+
+async def _leave(worker: Any) -> None:
+    """Take no more, finish what runs, and go: a job that can do nothing more is to end."""
+    # Dask's own watch over memory would wake a worker that it did not send to sleep.
+    worker.memory_manager.memory_pause_fraction = False
+    worker.status = Status.paused
+    while worker.state.executing_count or worker.state.long_running:
+        await asyncio.sleep(LOOK)
+    await worker.close_gracefully(restart=False, reason="the job ends soon")
 
 
 def _unpickled(parcel: Parcel) -> Job | str:

@@ -22,11 +22,15 @@ class Lost(RuntimeError):
     cause : what is known of it
     begun : False where no member can have caused it: the bundle never began, or what was lost is
         the scheduler, the connection or the like; None where that is unknown
+    blameless : whether it is known that no member was to blame, though they had begun: the queue
+        ended the job, the node failed
     """
 
-    def __init__(self, cause: str = "", *, begun: bool | None = None) -> None:
+    def __init__(
+        self, cause: str = "", *, begun: bool | None = None, blameless: bool = False
+    ) -> None:
         super().__init__(cause)
-        self.begun = begun
+        self.begun, self.blameless = begun, blameless
 
 
 class Collector:

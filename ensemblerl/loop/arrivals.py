@@ -37,6 +37,7 @@ class Arrivals:
         self._judge = Judge(journal.ledger, goal, retries)
         self._found: dict[int, Outcome] = {}
         self._apart: dict[int, int] = {}
+        self._innocent: set[int] = set()
         self._looked = 0.0
 
     @property
@@ -49,8 +50,8 @@ class Arrivals:
         try:
             answer = future.result()
         except (Lost, CancelledError) as loss:
-            begun = getattr(loss, "begun", None) is not False
-            return self._rescued(bundle, str(loss) or type(loss).__name__, begun)
+            lost = loss if isinstance(loss, Lost) else Lost(str(loss) or type(loss).__name__)
+            return self._rescued(bundle, lost)
         return self._checked(self.read(answer), bundle)
 
     def _checked(self, outcomes: list[Outcome], bundle: Members) -> list[Outcome]:
@@ -59,7 +60,8 @@ class Arrivals:
         """
         kept = [o for o in outcomes if o.fate != Fate.lost]
         for lost in (o for o in outcomes if o.fate == Fate.lost):
-            kept += self._rescued(bundle.take(bundle.number == lost.number), lost.cause, True)
+            loss = Lost(lost.cause, blameless=lost.blameless)
+            kept += self._rescued(bundle.take(bundle.number == lost.number), loss, lost)
         return kept
 
     def read(self, answer: Answer) -> list[Outcome]:
@@ -67,21 +69,25 @@ class Arrivals:
         self._judge.learn(answer.schemas)
         return answer.outcomes
 
-    def _rescued(self, bundle: Members, cause: str, begun: bool) -> list[Outcome]:
+    def _rescued(self, bundle: Members, loss: Lost, told: Outcome | None = None) -> list[Outcome]:
         """Outcomes of a bundle whose worker is gone: those on disk; of the others only the first
         can have ended the worker (if the bundle had begun), those after it never began. A member
         that has a process of its own goes on, and is waited for.
         """
         running = self._look()
-        outcomes, fate = [], Fate.lost if begun else Fate.stopped
+        outcomes, fate = [], Fate.stopped if loss.begun is False else Fate.lost
         for i, attempt in attempts([bundle]):
             if i in self._found:
                 outcomes.append(self._found[i])
             elif (i, attempt) in running:
                 self._apart[i] = attempt
+                self._innocent |= {i} if loss.blameless else set()
                 fate = Fate.stopped
             else:
-                outcomes.append(Outcome(i, attempt, str(fate), cause))
+                blameless = loss.blameless and fate == Fate.lost
+                cause = str(loss) or type(loss).__name__
+                lost = Outcome(i, attempt, str(fate), cause, blameless=blameless)
+                outcomes.append(told or lost)
                 fate = Fate.stopped
         return outcomes
 
@@ -105,10 +111,12 @@ class Arrivals:
             if i in self._found:
                 outcomes.append(self._found[i])
             elif (i, attempt) not in running:
-                outcomes.append(Outcome(i, attempt, str(Fate.lost), GONE))
+                innocent = i in self._innocent
+                outcomes.append(Outcome(i, attempt, str(Fate.lost), GONE, blameless=innocent))
             else:
                 continue
             del self._apart[i]
+            self._innocent.discard(i)
         return outcomes
 
     def _look(self) -> set[tuple[int, int]]:
@@ -147,7 +155,7 @@ class Arrivals:
         """
         before = self._ledger.attempts.get(number, ())
         ends = sum(o.cause == TOGETHER for o in before)
-        return ends > 1 or any(o.fate == Fate.lost for o in before)
+        return ends > 1 or any(o.fate == Fate.lost and not o.blameless for o in before)
 
     def settle(self, outcomes: list[Outcome], time: float) -> Verdict:
         """Decide on outcomes, keep what was decided."""

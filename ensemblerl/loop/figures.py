@@ -111,6 +111,8 @@ def _rows(campaign: Campaign) -> list[tuple[str, str]]:
         at = ", ".join(f"{name} = {short(value)}" for name, value in point)
         value = ", ".join(map(short, ledger["value"][best].tolist()))
         rows.append(("best so far", f"{value}, member {best}: {at}"))
+    if note := getattr(campaign.executor, "note", ""):
+        rows.append(("jobs", note))
     return rows
 
 

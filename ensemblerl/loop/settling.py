@@ -1,9 +1,11 @@
 """What an outcome means for its member: final, or run again.
 
 The rules. A loss of the infrastructure is run again and never charged to the point, but a member
-that was launched three times without an end is failed: it kills its worker. A failure of the
-simulation is run again as often as ``retries`` says. The first ok member settled fixes the
-layout of the results; a later one that differs is invalid.
+that was launched three times without an end is failed: it kills its worker. Losses that are known
+to be none of its doing (its job was cancelled, its node failed) have a larger budget of their own,
+so that a campaign ends in any case. A failure of the simulation is run again as often as
+``retries`` says. The first ok member settled fixes the layout of the results; a later one that
+differs is invalid.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from ensemblerl.records import Fate, Outcome
 
 LAUNCHES = 3
 """Launches without an end after which a member is held to kill its worker."""
+LOSSES = 100
+"""Launches that the infrastructure took, without blame, after which a member is given up."""
 
 RETRIED = frozenset({Fate.failed, Fate.timeout, Fate.out_of_memory})
 
@@ -105,12 +109,16 @@ class Judge:
         if outcome.fate == Fate.stopped:
             return True
         if outcome.fate == Fate.lost:
-            return sum(o.fate == Fate.lost for o in before) + 1 < LAUNCHES
+            lost = sum(o.fate == Fate.lost and o.blameless == outcome.blameless for o in before)
+            return lost + 1 < (LOSSES if outcome.blameless else LAUNCHES)
         failures = sum(o.fate in RETRIED for o in before)
         return outcome.fate in RETRIED and failures < self._retries
 
     def _checked(self, outcome: Outcome, events: list[Event]) -> Outcome:
         """The outcome as it is settled; may fix the schema."""
+        if outcome.fate == Fate.lost and outcome.blameless:
+            cause = f"lost {LOSSES} times with its job, its node or its worker ({outcome.cause})"
+            return outcome._replace(fate=str(Fate.failed), cause=cause, blameless=False)
         if outcome.fate == Fate.lost:
             return outcome._replace(
                 fate=str(Fate.failed),

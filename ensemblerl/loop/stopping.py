@@ -143,7 +143,8 @@ class LossLimit:
         RuntimeError
             after many attempts in a row that the infrastructure lost
         """
-        lost = [o for o in outcomes if o.fate in (Fate.lost, Fate.stopped)]
+        gone = [o for o in outcomes if o.fate in (Fate.lost, Fate.stopped)]
+        lost = [o for o in gone if not o.blameless]  # a queue may end many jobs in a row
         self._lost = 0 if settled else self._lost + len(lost)
         if lost and self._lost > self.MOST * max(self.MOST, n_pending):
             raise RuntimeError(
@@ -156,3 +157,10 @@ def last_causes(ledger: Ledger, n: int = 3) -> str:
     """The newest n causes of failure, each with its member's number."""
     newest = list(ledger.causes)[-n:]
     return "\n".join(f"member {number}: {ledger.causes[number]}" for number in newest)
+
+
+def all_failed(ledger: Ledger) -> str:
+    """Says that no member is ok, where none is; else ""."""
+    if not ledger.n_settled or ledger.counts[FATE_CODE[Fate.ok]]:
+        return ""
+    return f"none of {ledger.n_settled} members is ok; the last cause: {last_causes(ledger, 1)}"

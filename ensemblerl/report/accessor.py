@@ -25,8 +25,8 @@ class Erl:
 
     What it says is about the members that the Dataset holds: all of them, or those picked with
     ``isel``. ``best``, ``failures``, ``to_dataframe`` and ``plot`` need nothing but the Dataset;
-    ``answer``, ``reread`` and ``learning`` want the store, or a Dataset as `ensemblerl.explore`
-    returned it.
+    ``answer``, ``reread``, ``hours`` and ``learning`` want the store, or a Dataset as
+    `ensemblerl.explore` returned it.
 
     Parameters
     ----------
@@ -132,6 +132,34 @@ class Erl:
         from ensemblerl.report.rereading import reread
 
         return reread(self._ds, goal)
+
+    def hours(self, *, n_workers: int | None = None) -> xr.Dataset:
+        """Where the worker time of the whole campaign went, and whether longer jobs cost less.
+
+        Parameters
+        ----------
+        n_workers : members side by side, for a campaign without jobs of a queue; None: only run
+            times are known then, not what waited
+
+        Returns
+        -------
+        xarray.Dataset
+            ``worker_hours``, ``core_hours`` (NaN without jobs) and ``share`` of each ``part``;
+            with jobs also ``replayed_hours``: the worker time that the same members take in jobs
+            of another ``walltime`` (NaN: too short for some). ``attrs["verdict"]`` says it in
+            words.
+
+        Raises
+        ------
+        ValueError
+            for an ``n_workers`` below 1, and when the Dataset does not know its store
+        """
+        from ensemblerl.report.hours import hours
+        from ensemblerl.resolve import whole
+
+        if n_workers is not None:
+            n_workers = whole("n_workers", n_workers)
+        return hours(self._ds, n_workers=n_workers)
 
     @property
     def plot(self) -> Plots:

@@ -18,9 +18,9 @@ from ensemblerl.simulations.program import run_program
 from ensemblerl.simulations.reading import read_all, readers_of
 from ensemblerl.simulations.rendering import BUILTIN, Renderer, argument, inline_of, variable
 from ensemblerl.simulations.telling import brief, described, hashed
-from ensemblerl.simulations.workdir import scratch_directory
+from ensemblerl.simulations.workdir import scratch_directory, written
 
-OURS = ("attempt", "cores", "number", "point", "seed", "threads")
+OURS = ("attempt", "cores", "number", "point", "restarted", "seed", "threads")
 """Names that templates have besides parameters and constants."""
 KEEP = ("failures", "all", "nothing")
 
@@ -30,8 +30,8 @@ class Command:
     r"""A program that is started in a working directory of its own, once for each member.
 
     Templates, arguments and environment are Jinja2 with the parameters of the point, ``seed``,
-    ``number`` and ``attempt`` of the member, ``cores``, ``threads``, ``point`` (all parameters as
-    one mapping), and the constants. A name that none of these gives is an error.
+    ``number`` and ``attempt`` of the member, ``restarted``, ``cores``, ``threads``, ``point`` (all
+    parameters as one mapping), and the constants. A name that none of these gives is an error.
 
     Parameters
     ----------
@@ -56,8 +56,14 @@ class Command:
     retries : how often a run that failed is run again
     scratch : directory for the working directories, such as ``"$TMPDIR"``; None: in the store
     keep : the working directories that stay: of ``"failures"``, of ``"all"``, or ``"nothing"``
+    checkpoint : the program writes files from which it can go on. The working directory of an
+        attempt that was lost (its job's time was over, its node went down, the campaign was
+        stopped) is then handed to the next attempt, templates and files written anew; what is
+        printed goes on in ``stdout`` and ``stderr``. ``restarted`` is True where the program finds
+        files of its own there. An attempt that failed leaves nothing
     version : of what is run; None: a hash of arguments, templates, files, environment, launcher,
-        constants and readers (not of the executable, which may differ from worker to worker)
+        constants, readers and checkpoint (not of the executable, which may differ from worker to
+        worker)
     max_result_bytes : larger results (after ``Goal.reduce``) are invalid
 
     Raises
@@ -88,6 +94,7 @@ class Command:
     retries: int
     scratch: str | None
     keep: str
+    checkpoint: bool
     version: str | None
     max_result_bytes: int
     _renderer: Renderer = field(init=False)
@@ -110,6 +117,7 @@ class Command:
         retries: int = 0,
         scratch: str | os.PathLike[str] | None = None,
         keep: str = "failures",
+        checkpoint: bool = False,
         version: str | None = None,
         max_result_bytes: int = 2**28,
     ) -> None:
@@ -130,6 +138,7 @@ class Command:
         put["retries"] = limits.whole("retries", retries, least=0)
         put["scratch"] = limits.directory("scratch", scratch)
         put["keep"] = limits.one_of("keep", keep, KEEP)
+        put["checkpoint"] = invocation.yes_or_no("checkpoint", checkpoint)
         put["max_result_bytes"] = limits.whole("max_result_bytes", max_result_bytes, least=1)
         put["_renderer"] = Renderer(self.templates, inline_of(self.arguments, self.environment))
         put["_executable"] = from_here(self.arguments[0])
@@ -172,8 +181,9 @@ class Command:
         member: Mapping[str, Any],
         directory: Path,
     ) -> Program:
-        """Fill the empty working directory; the program to start in it."""
-        context = self._context(point, seed, member)
+        """Fill the working directory; the program to start in it."""
+        restarted = self.checkpoint and written(directory, {*self.templates, *self.files})
+        context = {**self._context(point, seed, member), "restarted": restarted}
         files = [name for name in self.templates if name not in self._renderer.parts]
         texts = {name: self._renderer.render(name, context) for name in files}
         own = {name: self._renderer.render(variable(name), context) for name in self.environment}
@@ -181,6 +191,8 @@ class Command:
         if words[0] == self.arguments[0] and not (directory / words[0]).exists():
             words[0] = self._executable
         environment = environment_for(self.n_threads, own)
+        for name in (*texts, *self.files):  # what was copied read-only cannot be written over
+            (directory / name).unlink(missing_ok=True)
         fill(directory, texts, self.files)
         launcher = shlex.split(self.launcher.format(cores=self.cores, threads=self.n_threads))
         for name, line in (("arguments", words), ("launcher", launcher)):

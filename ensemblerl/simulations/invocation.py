@@ -80,6 +80,13 @@ def launcher_of(given: Any) -> str:
     return given
 
 
+def yes_or_no(name: str, given: Any) -> bool:
+    """True or False; ValueError for what is only taken for one of them."""
+    if not isinstance(given, bool | np.bool_):
+        raise ValueError(f"{name}: wanted True or False, got {given!r}")
+    return bool(given)
+
+
 def constants_of(given: Any, taken: Iterable[str]) -> dict[str, Any]:
     """Name -> what templates can use, in Python's own types."""
     if not isinstance(given, Mapping):

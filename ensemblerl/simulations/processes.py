@@ -22,6 +22,14 @@ class Stopped(RuntimeError):
     """A member was stopped from outside."""
 
 
+class CutOff(RuntimeError):
+    """The infrastructure ended a member: its job's time was over, or a queue's SIGTERM came."""
+
+
+class NodeFull(RuntimeError):
+    """The node ran out of memory, and the kernel ended a member for it."""
+
+
 def how_it_ended(code: int) -> str:
     """Words for a return code as `subprocess` gives it (negative: a signal).
 

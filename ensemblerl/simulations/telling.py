@@ -29,6 +29,7 @@ def determining(command: Command) -> dict[str, Any]:
         "files": {name: digest_of_file(path) for name, path in command.files.items()},
         "environment": command.environment,
         "constants": command.constants,
+        "checkpoint": command.checkpoint,
         "reads": [described_reader(reader) for reader in command.reads],
     }
 

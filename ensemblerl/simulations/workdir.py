@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,6 +70,12 @@ def scratch_directory(scratch: str) -> Path:
             str(path),
         ) from None
     return path
+
+
+def written(directory: Path, inputs: Collection[str]) -> bool:
+    """Whether a program has left files of its own here, besides inputs and what it printed."""
+    known = {directory / name for name in (*inputs, *LOGS)}
+    return any(not path.is_dir() and path not in known for path in directory.rglob("*"))
 
 
 def printable(text: str) -> str:

@@ -19,6 +19,7 @@ from ensemblerl.events import (
     Ended,
     Event,
     Extended,
+    Held,
     Launched,
     Opened,
     Published,
@@ -40,11 +41,14 @@ _NAMES = {
     Settled: "settled",
     SchemaFixed: "schema",
     Published: "published",
+    Held: "held",
     Closed: "closed",
 }
 _PLAIN: dict[str, type[Any]] = {
-    _NAMES[kind]: kind for kind in (Opened, Extended, SchemaFixed, Published, Closed)
+    _NAMES[kind]: kind for kind in (Opened, Extended, SchemaFixed, Published, Held, Closed)
 }
+_MAYBE_NAN = {"held": ("began", "connected", "ended", "walltime")}
+"""Of plain events: fields that need not be numbers that JSON has a word for."""
 _SPELT = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
@@ -111,7 +115,12 @@ def decode(text: str | bytes) -> Event:
             np.array(record["attempt"], dtype=np.int64),
         )
     if kind not in _PLAIN:
-        raise ValueError(f"event: wanted one of {sorted(_NAMES.values())}, got {kind!r}")
+        raise ValueError(
+            f"event: wanted one of {sorted(_NAMES.values())}, got {kind!r}; was the store written "
+            "by a newer version of ensemblerl? Then use that one"
+        )
+    for name in _MAYBE_NAN.get(kind, ()):
+        record[name] = number(record[name])
     event: Event = _PLAIN[kind](**record)
     return event
 

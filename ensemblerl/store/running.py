@@ -4,6 +4,10 @@
 worker is about to start it. It is touched every few seconds: that is what hosts can see of each
 other's processes. ``NUMBER-ATTEMPT.end`` asks for the end of the attempt, also of one that has
 not begun yet.
+
+Clocks of nodes and file servers disagree, by an hour where somebody set one wrong. So no time of
+a file is compared with a clock: a file is silent for as long as this process has seen its time
+not change, by its own clock. Who comes anew has to watch before it may hold anything for dead.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ NAME, WORK, ASKED, OWNER = "running", "work", ".end", "driver"
 BEAT = 5.0
 """Seconds between two signs of life."""
 SILENT = 60.0
-"""Seconds without one after which a process of another host is dead."""
+"""Seconds of watching without one after which a process of another host is dead."""
 BIRTH = 30.0
 """Seconds that a supervisor may take to appear when the worker that started it is gone."""
 
@@ -41,9 +45,15 @@ class Running:
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.store = Path(store)
         self.directory = self.store / NAME
+        self._seen: dict[str, tuple[int, float]] = {}
 
-    def expect(self, number: int, attempt: int) -> bool:
+    def expect(self, number: int, attempt: int, *, checkpoint: bool = False) -> bool:
         """Count the attempt as running from now on: this process starts another one for it.
+
+        Parameters
+        ----------
+        number, attempt : which
+        checkpoint : should its process end, its working directory is for the next attempt
 
         Returns
         -------
@@ -61,7 +71,7 @@ class Running:
                 # not its parents: a store that is gone stays so
                 self.directory.mkdir(exist_ok=True)
                 with path.open("x") as file:
-                    json.dump({**process(), "expected": True}, file)
+                    json.dump({**process(checkpoint), "expected": True}, file)
                 return True
             except FileExistsError:
                 if (number, attempt) in self.all():
@@ -70,8 +80,8 @@ class Running:
                 self.over(number, attempt)
                 raise failure(error, path, "say that a member runs") from error
 
-    def begin(self, number: int, attempt: int) -> None:
-        """Say that it is run by the process that calls this.
+    def begin(self, number: int, attempt: int, *, checkpoint: bool = False) -> None:
+        """Say that it is run by the process that calls this; for ``checkpoint`` see `expect`.
 
         Raises
         ------
@@ -80,7 +90,7 @@ class Running:
         """
         path = self._path(number, attempt)
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(process()))
+        part.write_text(json.dumps(process(checkpoint)))
         part.replace(path)
 
     def beat(self, number: int, attempt: int) -> None:
@@ -106,34 +116,62 @@ class Running:
         return self._asked(number, attempt).exists()
 
     def all(self) -> set[tuple[int, int]]:
-        """(number, attempt) of those whose process lives; what dead ones left is removed."""
-        found = set()
-        for path in self._files():
-            number, _, attempt = path.name.partition("-")
-            if number.isdigit() and attempt.isdigit():
-                key = int(number), int(attempt)
-                if _lives(path):
-                    found.add(key)
-                else:
+        """(number, attempt) of those whose process lives; what dead ones left is removed.
+
+        But for working directories that are for the next attempt.
+        """
+        found, before = set(), self._seen
+        self._seen = {}
+        for path in _inside(self.directory):
+            key = _key(path.name)
+            if key is None:
+                continue
+            try:
+                about, silent = self._looked(path, before)
+            except FileNotFoundError:
+                continue
+            if _lives(about, silent):
+                found.add(key)
+            else:
+                # of one that had not yet said so: it is removed when all is settled
+                if about is not None and not about.get("checkpoint"):
                     shutil.rmtree(self.store / WORK / path.name, ignore_errors=True)
-                    self.over(*key)
+                self.over(*key)
         return found
 
     def clear(self) -> None:
-        """Forget requests to attempts that do not run: all members are settled."""
+        """Forget what is not of attempts that run, and their working directories: all members
+        are settled.
+        """
         living = self.all()
-        for path in self._files():
-            number, _, attempt = path.name.removesuffix(ASKED).partition("-")
-            key = number.isdigit() and attempt.isdigit() and (int(number), int(attempt))
-            if key not in living:
+        for path in _inside(self.directory):
+            if _key(path.name.removesuffix(ASKED)) not in living:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        for path in _inside(self.store / WORK):
+            if _key(path.name) not in living:
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _files(self) -> list[Path]:
+    def _looked(
+        self, path: Path, before: dict[str, tuple[int, float]]
+    ) -> tuple[dict[str, Any] | None, float]:
+        """What it says, None for what cannot be read, and the seconds without a sign of life."""
+        now = time.monotonic()
         try:
-            return sorted(self.directory.iterdir())
-        except OSError:
-            return []
+            # open first: then NFS asks the server for the times, and does not answer from memory
+            with path.open("rb") as file:
+                text, stamp = file.read(), os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            raise
+        except OSError:  # a server that does not answer says nothing about its clients' processes
+            return None, 0.0
+        known = before.get(path.name)
+        self._seen[path.name] = known = known if known and known[0] == stamp else (stamp, now)
+        try:
+            about = json.loads(text)
+        except ValueError:
+            about = None
+        return about if isinstance(about, dict) else None, now - known[1]
 
     def _path(self, number: int, attempt: int) -> Path:
         return self.directory / f"{number}-{attempt}"
@@ -142,9 +180,23 @@ class Running:
         return self.directory / f"{number}-{attempt}{ASKED}"
 
 
-def process() -> dict[str, Any]:
+def _inside(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _key(name: str) -> tuple[int, int] | None:
+    """(number, attempt) that a file or directory is named after."""
+    number, _, attempt = name.partition("-")
+    return (int(number), int(attempt)) if number.isdigit() and attempt.isdigit() else None
+
+
+def process(checkpoint: bool = False) -> dict[str, Any]:
     """Host, process id, and when it was born, of the process that calls this."""
-    return {"host": host_name(), "pid": os.getpid(), "born": born(os.getpid())}
+    about = {"host": host_name(), "pid": os.getpid(), "born": born(os.getpid())}
+    return {**about, "checkpoint": True} if checkpoint else about
 
 
 def lives(about: dict[str, Any]) -> bool:
@@ -166,13 +218,8 @@ def orphaned(store: Path) -> bool:
         return False
 
 
-def _lives(path: Path) -> bool:
-    try:
-        silent = time.time() - path.stat().st_mtime
-        about = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return False
-    except ValueError:  # being written just now
+def _lives(about: dict[str, Any] | None, silent: float) -> bool:
+    if about is None:  # being written just now
         return silent < BIRTH
     if about.get("host") != host_name():
         return silent < SILENT

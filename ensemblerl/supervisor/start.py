@@ -7,25 +7,27 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ensemblerl.finishing import Finished, finish, stop, worker_id
-from ensemblerl.protocols import Detached, Job
+from ensemblerl.protocols import Job
 from ensemblerl.records import Fate, Outcome, Place, Program
 from ensemblerl.simulations.pipes import TAKEN, receive, send
 from ensemblerl.simulations.points import Task
 from ensemblerl.simulations.processes import how_it_ended
-from ensemblerl.simulations.workdir import scratch_directory
 from ensemblerl.store.codec import outcome as outcome_of
 from ensemblerl.store.index import SegmentIndex
-from ensemblerl.store.running import WORK, Running
+from ensemblerl.store.running import Running
 from ensemblerl.store.segments import get_writer
+from ensemblerl.supervisor.directories import leave, stamps, take
+from ensemblerl.supervisor.steps import end_steps
 from ensemblerl.supervisor.tree import end_marked
 
 BOOT = (
@@ -33,6 +35,8 @@ BOOT = (
     "from ensemblerl.supervisor.main import supervise; supervise()"
 )
 """What a supervisor runs. The main module of the driver is never imported."""
+DEVICES = "CUDA_VISIBLE_DEVICES"
+"""What CUDA shows of the machine's devices (CUDA C++ Programming Guide, environment variables)."""
 LOOK = 0.2
 """Seconds between looks at an attempt that another worker has started."""
 
@@ -41,6 +45,11 @@ def run(job: Job, task: Task, place: Place) -> Finished:
     """Run one member as a program, under a supervisor that goes on should this process end.
 
     An attempt that runs already (Dask may send a bundle a second time) is waited for.
+
+    Parameters
+    ----------
+    job, task : what to run, for whom
+    place : the program keeps to these processors and devices, and is ended in time
 
     Raises
     ------
@@ -52,24 +61,29 @@ def run(job: Job, task: Task, place: Place) -> Finished:
         running = Running(store)
         if running.asked(task.number, task.attempt):
             return stop(task)
-        if not running.expect(task.number, task.attempt):
+        simulation: Any = job.simulation
+        if not running.expect(task.number, task.attempt, checkpoint=simulation.checkpoint):
             return _awaited(job, task, running)
     try:
-        return _prepared(job, task, store)
+        return _prepared(job, task, store, place)
     finally:
         if store is not None:
             Running(store).over(task.number, task.attempt)
 
 
-def _prepared(job: Job, task: Task, store: Path | None) -> Finished:
+def _prepared(job: Job, task: Task, store: Path | None, place: Place) -> Finished:
     simulation: Any = job.simulation
     directory = None
     try:
-        directory = _directory(simulation, task, store)
+        directory = take(simulation, task[:2], store)
+        before = stamps(directory)
         program = simulation.prepare(
             task.point, seed=task.seed, member=task.member, directory=directory
         )
-        about = _about(job, task, program, directory, store)
+        now = stamps(directory)
+        inputs = [name for name in now if before.get(name) != now[name]]
+        about = _about(job, task, program, directory, store) | _use(place, program.environment)
+        about["inputs"] = inputs
     except Exception as error:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -84,16 +98,26 @@ def _supervised(job: Job, task: Task, about: dict[str, Any]) -> Finished:
         except EOFError:
             process.wait()
         except BaseException:
+            if about["store"]:  # else it would take this for a queue's
+                Running(about["store"]).end(task.number, task.attempt)
             process.terminate()
             raise
     end_marked(about["mark"])
-    shutil.rmtree(about["directory"], ignore_errors=True)
+    end_steps()
+    if about["checkpoint"] and about["store"]:
+        leave(Path(about["directory"]), task[:2], Path(about["store"]))
+    else:
+        shutil.rmtree(about["directory"], ignore_errors=True)
     how = how_it_ended(process.returncode)
-    return _lost(task, f"the supervisor of the member ended without a word: {how}")
+    cause = f"the supervisor of the member ended without a word: {how}"
+    return _lost(task, cause, blameless=process.returncode == -signal.SIGTERM)
 
 
-def _lost(task: Task, cause: str) -> Finished:
-    return Finished(Outcome(task.number, task.attempt, str(Fate.lost), cause, worker=worker_id()))
+def _lost(task: Task, cause: str, *, blameless: bool = False) -> Finished:
+    fate, worker = str(Fate.lost), worker_id()
+    return Finished(
+        Outcome(task.number, task.attempt, fate, cause, worker=worker, blameless=blameless)
+    )
 
 
 def _awaited(job: Job, task: Task, running: Running) -> Finished:
@@ -133,7 +157,6 @@ def _about(
     simulation: Any = job.simulation
     return {
         "arguments": program.arguments,
-        "environment": program.environment,
         "directory": str(directory),
         "store": None if store is None else str(store),
         "segments": job.segments,
@@ -142,8 +165,19 @@ def _about(
         "timeout": simulation.timeout,
         "memory": simulation.memory,
         "keep": simulation.keep,
+        "checkpoint": simulation.checkpoint,
         "worker": worker_id(),
         "mark": f"{task.number}-{task.attempt}-{secrets.token_hex(8)}",
+    }
+
+
+def _use(place: Place, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a place means to a supervisor, whose clock is that of this machine, too."""
+    devices = {} if place.devices is None else {DEVICES: ",".join(place.devices)}
+    return {
+        "until": place.until,
+        "cores": place.cores,
+        "environment": {**environment, **devices},
     }
 
 
@@ -167,18 +201,6 @@ def _store(job: Job) -> Path | None:
     """The store's directory, None where there is none, or not on this machine."""
     store = Path(job.segments).parent if job.segments else None
     return store if store is not None and store.is_dir() else None
-
-
-def _directory(simulation: Detached, task: Task, store: Path | None) -> Path:
-    """An empty directory for this attempt."""
-    name = f"{task.number}-{task.attempt}"
-    if simulation.scratch is None and store is not None:
-        path = store / WORK / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        return path
-    root = None if simulation.scratch is None else scratch_directory(simulation.scratch)
-    return Path(tempfile.mkdtemp(prefix=f"ensemblerl-{name}-", dir=root))
 
 
 _newest: list[tuple[Job, bytes]] = []

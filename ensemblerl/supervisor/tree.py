@@ -10,7 +10,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from ensemblerl.records import Program
 
@@ -34,8 +37,9 @@ class Tree:
     Parameters
     ----------
     program : what to start
-    directory : where; ``stdout`` and ``stderr`` become files there
+    directory : where; ``stdout`` and ``stderr`` become files there, or go on
     mark : put into the environment, for `end_marked`
+    cores : processors to keep to, of those that there are for this process; all when empty
 
     Raises
     ------
@@ -43,11 +47,13 @@ class Tree:
         when it cannot be started
     """
 
-    def __init__(self, program: Program, directory: Path, mark: str) -> None:
+    def __init__(
+        self, program: Program, directory: Path, mark: str, cores: Collection[int] = ()
+    ) -> None:
         self._lock = threading.RLock()
         self._code: int | None = None
         _adopt_orphans()
-        with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
+        with _log(directory / "stdout") as out, _log(directory / "stderr") as err:
             self._process = subprocess.Popen(
                 program.arguments,
                 cwd=directory,
@@ -56,19 +62,24 @@ class Tree:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_as_from_a_shell,
+                preexec_fn=partial(_as_from_a_shell, _ours(cores)),
             )
         try:
             self._handle = os.pidfd_open(self._process.pid)
         except (OSError, AttributeError):
             self._handle = -1
 
-    def wait(self, seconds: float) -> int | None:
-        """The exit code of the program itself, negative for a signal; None: it runs on."""
+    def wait(self, seconds: float, nudge: int | None = None) -> int | None:
+        """The exit code of the program itself, negative for a signal; None: it runs on.
+
+        Does not wait longer once there is something to read from ``nudge``.
+        """
         until = time.monotonic() + seconds
         if self._handle >= 0 and self._code is None:
             look = select.poll()
-            look.register(self._handle, select.POLLIN)
+            for handle in (self._handle, nudge):
+                if handle is not None:
+                    look.register(handle, select.POLLIN)
             look.poll(1000.0 * max(0.0, seconds))
         while self._reap() is None and self._handle < 0 and time.monotonic() < until:
             time.sleep(POLL)
@@ -82,11 +93,16 @@ class Tree:
                 total += PAGE * int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return total
 
-    def end(self) -> None:
-        """End all processes, those too that left the session or ignore SIGTERM."""
+    def end(self, grace: float = GRACE) -> None:
+        """End all processes, those too that left the session or ignore SIGTERM.
+
+        Parameters
+        ----------
+        grace : seconds between SIGTERM and SIGKILL
+        """
         with self._lock:
             _signal(descendants(), signal.SIGTERM)
-            until = time.monotonic() + GRACE
+            until = time.monotonic() + grace
             while self._left() and time.monotonic() < until:
                 time.sleep(0.01)
             until = time.monotonic() + STUBBORN
@@ -160,8 +176,27 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _as_from_a_shell() -> None:
-    """Signals as a program expects them; and the kernel ends it should this process be killed."""
+def _log(path: Path) -> BinaryIO:
+    """What an earlier attempt printed stays, and its last line is no part of the next one."""
+    file = path.open("ab+")
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
+
+
+def _ours(cores: Collection[int]) -> set[int]:
+    """Those of these processors that this process may use."""
+    return set(cores) & os.sched_getaffinity(0) if cores else set()
+
+
+def _as_from_a_shell(cores: set[int]) -> None:
+    """Signals as a program expects them, its processors; and the kernel ends it should this
+    process be killed.
+    """
+    if cores:
+        os.sched_setaffinity(0, cores)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

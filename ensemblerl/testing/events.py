@@ -9,6 +9,7 @@ from ensemblerl.events import (
     Ended,
     Event,
     Extended,
+    Held,
     Launched,
     Opened,
     Published,
@@ -19,6 +20,7 @@ from ensemblerl.events import (
 from ensemblerl.records import AnyArray, Fate, Members, Outcome
 from ensemblerl.testing.core import same
 
+NAN, INF = float("nan"), float("inf")
 AWKWARD = 'quote " backslash \\ newline \n tab \t nul \0 line \u2028 ünïcode 氷 🧊 half \udc80'
 LAYOUT = {
     "variables": {"h": {"dims": ["y"], "dtype": "<f8", "shape": [3], "attrs": {"units": "m"}}},
@@ -117,6 +119,8 @@ def sample_events() -> list[Event]:
         Settled(1.7e9 + 4.4, outcomes()),
         Launched(1.7e9 + 5.5, plain_members(3)),
         Published(1.7e9 + 6.6, 17),
+        Held(1.7e9 + 7.3, "47[1].ü", "nöde", 3, 12, NAN, NAN, 1.7e9 + 7.1, INF, AWKWARD),
+        Held(1.7e9 + 7.4, "48", "", 1, 1, 0.1 + 0.2, 1 / 3, 1.7e9 + 7.2, NAN, "timeout"),
         Closed(1.7e9 + 7.7, "budget ✓"),
     ]
 

@@ -1,0 +1,125 @@
+"""What a worker process knows of the queue's job it is in, and deals out to its members."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ensemblerl.records import Place
+
+JOB, WALLTIME, BEGAN = "ENSEMBLERL_JOB", "ENSEMBLERL_WALLTIME", "ENSEMBLERL_BEGAN"
+"""What our job scripts say: a token of the job, its walltime in seconds, and what
+``/proc/uptime`` said when it began. Seconds of uptime do not move with anybody's clock."""
+LEAST, SHARE, MOST = 5.0, 0.02, 60.0
+"""Seconds before the end of a job by which members are to be over: a share of what was left when
+the worker came, within bounds. Results are written then, and checkpoints moved."""
+
+
+class Allocation:
+    """The job of one worker process: when it ends, and what each of its slots may use.
+
+    Parameters
+    ----------
+    slots : members that run side by side in this process
+    cores : processor cores of one member
+    environment : of the process
+    left : seconds until the job ends; None: from the environment, unknown where it says nothing
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        cores: int = 1,
+        environment: Mapping[str, str] | None = None,
+        *,
+        left: float | None = None,
+    ) -> None:
+        environment = os.environ if environment is None else environment
+        self.job = environment.get(JOB) or job_id(environment)
+        left = time_left(environment) if left is None else left
+        self.until: float | None = None
+        if left is not None:
+            margin = min(MOST, max(LEAST, SHARE * left))
+            self.until = time.monotonic() + max(left - margin, 0.0)
+        self.draining = False
+        self._lock = threading.Lock()
+        self._free = list(range(slots))
+        self._cores = _shared_cores(slots, cores, environment)
+        self._devices = _shared_devices(slots, environment)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds for members, None where the end is not known."""
+        return None if self.until is None else self.until - time.monotonic()
+
+    def told(self) -> dict[str, Any]:
+        """What the head is told with every heartbeat: JSON."""
+        return {"job": self.job, "left": self.left, "draining": self.draining}
+
+    @contextlib.contextmanager
+    def place(self, needed: float) -> Iterator[Place]:
+        """A slot of its own for whoever runs members in this thread."""
+        with self._lock:
+            slot = self._free.pop(0) if self._free else None
+        try:
+            yield Place(
+                self.until,
+                needed,
+                self._cores[slot] if self._cores and slot is not None else (),
+                self._devices[slot] if self._devices is not None and slot is not None else None,
+            )
+        finally:
+            if slot is not None:
+                with self._lock:
+                    self._free = sorted([*self._free, slot])
+
+
+def job_id(environment: Mapping[str, str]) -> str:
+    """Of the queue's job that this process is in; "" where it is in none."""
+    return environment.get("SLURM_JOB_ID") or environment.get("PBS_JOBID") or ""
+
+
+def time_left(environment: Mapping[str, str]) -> float | None:
+    """Seconds until the job ends, by what its script noted at its beginning."""
+    try:
+        walltime, began = float(environment[WALLTIME]), float(environment[BEGAN])
+    except (KeyError, ValueError):
+        return None
+    return began + walltime - uptime()
+
+
+def uptime() -> float:
+    """Seconds since this machine was started (proc(5))."""
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
+def _shared_cores(
+    slots: int, cores: int, environment: Mapping[str, str]
+) -> list[tuple[int, ...]] | None:
+    """Processors for each slot; None where the queue does not confine the job to its own: then
+    whoever else is on the node would be given the same.
+    """
+    mine = sorted(os.sched_getaffinity(0))
+    told = environment.get("SLURM_CPUS_ON_NODE") or environment.get("NCPUS") or ""
+    if not told.isdigit() or len(mine) > int(told) or len(mine) < slots * cores:
+        return None
+    return [tuple(mine[k * cores : (k + 1) * cores]) for k in range(slots)]
+
+
+def _shared_devices(slots: int, environment: Mapping[str, str]) -> list[tuple[str, ...]] | None:
+    """GPUs for each slot, in equal shares; where there are fewer than slots, one is shared."""
+    told = environment.get("CUDA_VISIBLE_DEVICES")
+    if told is None or slots < 2:
+        return None
+    devices = [name for name in told.split(",") if name]
+    if not devices:
+        return None
+    each = max(1, len(devices) // slots)
+    return [
+        tuple(devices[(k * each + i) % len(devices)] for i in range(each)) for k in range(slots)
+    ]

@@ -1,0 +1,31 @@
+"""A cluster in a few lines: what is asked for, and how its jobs are."""
+
+from __future__ import annotations
+
+from ensemblerl.cluster.reconciler import Reconciler
+from ensemblerl.cluster.settings import Settings
+
+
+def description(settings: Settings, reconciler: Reconciler | None) -> str:
+    """What a person wants to know before, and while, jobs are in the queue."""
+    s = settings
+    each = [f"{s.cores} cores", f"{s.memory / 1e9:.3g} GB"]
+    each += [f"{s.gpus} GPUs"] if s.gpus else []
+    each += [f"over {s.nodes} nodes"] if s.nodes > 1 else []
+    each += [s.walltime or "the queue's own walltime"]
+    where = ", ".join(
+        f"{name} {value}" for name, value in (("queue", s.queue), ("account", s.account)) if value
+    )
+    side = s.members_per_job or "as many as fit"
+    lines = [
+        f"{s.n_jobs} jobs of {s.scheduler}" + (f", {where}" if where else ""),
+        f"  each: {', '.join(each)}; members side by side: {side}",
+        f"  connections: {'encrypted' if s.encrypted else 'NOT encrypted'}; "
+        + ("no dashboard" if not s.dashboard else "dashboard on"),
+    ]
+    if reconciler is None:
+        return "\n".join([*lines, "  nothing is queued yet"])
+    for job in reconciler.jobs():
+        words = [job.id or "-", job.state, job.reason if job.state == "waiting" else job.node]
+        lines.append("  " + " ".join(filter(None, words)))
+    return "\n".join([*lines, f"  {reconciler.sentence or 'all jobs are up'}"])

@@ -1,0 +1,193 @@
+"""The jobs of a campaign in the queue, and what is to be done about them: no Dask, no clock here.
+
+A job goes through these states. ``new``: to be submitted. ``unsure``: its submission got no
+answer. ``waiting``: in the queue. ``starting``: the queue runs it, no worker of it has come yet.
+``up``: workers are connected. ``leaving``: they take no more members. ``alone``: the queue runs
+it and its workers are gone; programs in it may go on. ``over``: the queue has ended it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ensemblerl.cluster.queues.base import Queued
+
+MISSING = 15.0
+"""Seconds for which a job may be unknown to its queue just after it was submitted."""
+NANNY = 20.0
+"""Seconds in which Dask's nanny may start a worker again."""
+COMING = 600.0
+"""Seconds in which a job that runs must have connected; else it is ended."""
+ALIVE = ("waiting", "starting", "up")
+"""States in which a job is, or will be, of use."""
+
+
+@dataclass
+class Job:
+    """One job of the queue.
+
+    Parameters
+    ----------
+    name : of its Dask worker; the queue knows it as ``title``
+    """
+
+    name: str
+    title: str = ""
+    id: str = ""
+    state: str = "new"
+    reason: str = ""
+    node: str = ""
+    cause: str = ""
+    submitted: float = math.nan
+    began: float = math.nan
+    connected: float = math.nan
+    silent: float = math.nan
+    ended: float = math.nan
+    left: float | None = None
+    restarts: int = 0
+
+    @property
+    def came(self) -> bool:
+        """Whether a worker of it was ever connected."""
+        return not math.isnan(self.connected)
+
+
+class Worker(NamedTuple):
+    """What the Dask scheduler knows of a worker."""
+
+    name: str
+    address: str
+    slots: int
+    busy: int
+    left: float | None
+    draining: bool
+
+
+def see_workers(job: Job, workers: Sequence[Worker], now: float) -> None:
+    """Take in which workers of a job are connected now."""
+    if job.state == "over":
+        return
+    if workers:
+        job.silent = math.nan
+        job.connected = job.connected if job.came else now
+        job.began = now if math.isnan(job.began) else job.began
+        job.left = min((w.left for w in workers if w.left is not None), default=job.left)
+        job.state = "leaving" if all(w.draining for w in workers) else "up"
+    elif job.state in ("up", "leaving"):
+        job.silent = now if math.isnan(job.silent) else job.silent
+        if now - job.silent > NANNY or job.state == "leaving":
+            job.state = "alone"
+
+
+def see_queue(job: Job, queued: Queued | None, now: float) -> None:
+    """Take in what the queue says of a job; None: it does not know it (any more)."""
+    if job.state in ("new", "unsure"):
+        return
+    if queued is None:
+        if now - job.submitted > MISSING or job.state != "waiting":
+            _over(job, "unknown", now)
+        return
+    job.reason, job.node = queued.reason, queued.node or job.node
+    if queued.state == "ended":
+        _over(job, queued.end or "unknown", now)
+    elif queued.state == "pending":
+        if job.state != "waiting":  # the queue took it back, to start it again
+            job.cause, job.state = "requeued", "waiting"
+            job.connected = job.silent = job.began = math.nan
+    elif job.state == "waiting":
+        job.state, job.began = "starting", now
+        if queued.restarts > job.restarts:
+            job.cause = "requeued"
+    job.restarts = max(job.restarts, queued.restarts)
+
+
+def _over(job: Job, cause: str, now: float) -> None:
+    if job.state != "over":
+        job.state, job.cause, job.ended = "over", cause, now
+
+
+def overdue(job: Job, now: float) -> bool:
+    """Whether the queue runs it for long and no worker has come."""
+    return job.state == "starting" and not job.came and now - job.began > COMING
+
+
+class Policy(NamedTuple):
+    """What is wanted of the jobs.
+
+    ``ahead`` is how many seconds before its end a job is replaced: what a member needs, and
+    what it takes until a new job has connected.
+    """
+
+    wanted: int
+    ahead: float
+
+
+def shortage(jobs: Sequence[Job], policy: Policy) -> int:
+    """How many jobs to submit so that as many as wanted are of use: those that can begin no
+    other member soon do not count any more.
+    """
+    return max(0, policy.wanted - sum(useful(job, policy) for job in jobs))
+
+
+def useful(job: Job, policy: Policy) -> bool:
+    """Whether it counts among the wanted."""
+    if job.state in ("new", "unsure"):
+        return True
+    return job.state in ALIVE and (job.left is None or job.left > policy.ahead)
+
+
+class Backoff:
+    """When to submit again after jobs were refused, or died before they connected.
+
+    Jobs that fail together count once. Times are seconds of any one clock.
+
+    Parameters
+    ----------
+    most : seconds between two attempts at most
+    """
+
+    def __init__(self, most: float = 60.0) -> None:
+        self._most = most
+        self.failures = 0
+        self.message = ""
+        self.until = -math.inf
+        self._last = -math.inf
+
+    def failed(self, message: str, submitted: float, now: float) -> None:
+        """A job that was submitted then has failed, or its submission has."""
+        self.message = message
+        if submitted < self._last:  # of the same wave
+            return
+        self.failures += 1
+        self._last = now
+        self.until = now + min(self._most, 2.0 ** (self.failures - 1))
+
+    def worked(self) -> None:
+        """A worker has connected."""
+        self.failures, self.until, self._last = 0, -math.inf, -math.inf
+
+
+NUMBER = {"waiting": "pending", "starting": "starting", "alone": "without a worker"}
+
+
+def sentence(jobs: Sequence[Job], wanted: int, trouble: Mapping[str, str]) -> str:
+    """Why workers are missing, in one sentence; "" when none is.
+
+    Parameters
+    ----------
+    trouble : what went wrong -> where to look, newest last
+    """
+    up = sum(job.state == "up" for job in jobs)
+    if up >= wanted:
+        return ""
+    parts = []
+    for state, word in NUMBER.items():
+        these = [job for job in jobs if job.state == state]
+        if these:
+            reasons = sorted({job.reason for job in these if job.reason and state == "waiting"})
+            parts.append(f"{len(these)} {word}" + (f" ({', '.join(reasons)})" if reasons else ""))
+    parts += [f"{what}, {where}" if where else what for what, where in trouble.items()]
+    return f"{up} of {wanted} jobs" + (": " + "; ".join(parts) if parts else "")

@@ -1,0 +1,182 @@
+"""Execution in the jobs of a queue: Dask for the members, a reconciler for the jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from ensemblerl.cluster.dask import DaskExecutor, connected
+from ensemblerl.cluster.jobs import Worker
+from ensemblerl.cluster.needs import Needs
+from ensemblerl.cluster.plugin import CarryJob, CarryJobInQueue
+from ensemblerl.cluster.pool import Pool
+from ensemblerl.events import Held
+from ensemblerl.executors.base import Lost
+from ensemblerl.executors.shipping import Parcel
+from ensemblerl.protocols import Job
+from ensemblerl.records import Answer, Fate, Members, Outcome
+
+TOO_LONG = 3
+"""Members that no job is long enough for, before any has finished, that end a campaign."""
+HOPELESS = (
+    "it ran {ran} and was cut off at the end of its job: no job of this cluster leaves a member "
+    "more than {most}; give a longer walltime=, or checkpoint=True to a Command that can go on "
+    "from its own files"
+)
+
+
+class QueuedExecutor(DaskExecutor):
+    """Runs bundles in the jobs of a queue, which a reconciler keeps up to what is wanted.
+
+    Parameters
+    ----------
+    take : gives the jobs for a campaign; more of them are submitted from now on
+    give : takes them back
+    max_runtime : seconds that a member takes at most, where the user knows
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Job], Pool],
+        give: Callable[[Pool], None],
+        *,
+        max_runtime: float | None = None,
+    ) -> None:
+        self._take, self._give, self._max_runtime = take, give, max_runtime
+        self._needs = Needs()
+        self._pool: Pool | None = None
+        self._last: Pool | None = None
+        self._finished, self._too_long = False, 0
+        self._given: dict[str, tuple[list[int], float]] = {}
+        self._set_up(None, True, None)
+
+    # ---- what a campaign calls
+
+    def start(self, job: Job) -> None:
+        """Have jobs submitted, and the campaign's job brought to whoever connects."""
+        simulation = job.simulation
+        checkpoint = bool(getattr(simulation, "checkpoint", False))
+        self._needs = Needs(self._max_runtime, simulation.timeout, checkpoint)
+        self._finished, self._too_long = False, 0
+        self._pool = pool = self._take(job)
+        self._client = connected(pool.cluster)
+        super().start(job)
+        pool.serve(self._needs.seconds, self._load)
+
+    def submit(self, bundle: Members) -> Future[Answer]:
+        """Take a bundle; of a member that no job is long enough for, that is the outcome."""
+        numbers = bundle.number.tolist()
+        if len(numbers) == 1 and self._needs.hopeless(numbers[0]):
+            return self._refused(bundle)
+        return super().submit(bundle)
+
+    def wait(self, timeout: float | None = None) -> list[Future[Answer]]:
+        """Block until a bundle is done.
+
+        Raises
+        ------
+        RuntimeError
+            when no job can be had, with what the queue says
+        """
+        for worker in self._workers():
+            if worker.left is not None and not worker.draining:
+                self._needs.offer(worker.left)
+        done = super().wait(timeout)
+        if self._pool is not None and self._pool.reconciler.error and not done:
+            raise RuntimeError(f"no job can be had: {self._pool.reconciler.error}")
+        if self._too_long >= TOO_LONG and not self._finished:
+            most = _seconds(self._needs.longest)
+            raise RuntimeError(
+                f"{self._too_long} members and more were cut off at the end of their jobs, and "
+                f"none has finished: no job leaves a member more than {most}; give a longer "
+                "walltime=, or checkpoint=True to a Command that can go on from its own files. "
+                "The store keeps what is done"
+            )
+        return done
+
+    def learn(self, outcomes: Iterable[Outcome]) -> None:
+        """Take in how attempts ended: how long members take, and who was cut off."""
+        outcomes = list(outcomes)
+        self._needs.learn(outcomes)
+        for outcome in outcomes:
+            self._finished = self._finished or outcome.fate == Fate.ok
+            if outcome.fate == Fate.lost and outcome.blameless and outcome.runtime > 0:
+                self._needs.cut(outcome.number, outcome.runtime)
+
+    def close(self) -> None:
+        """End the jobs, unless they are to stay; never raises."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        self._last = pool
+        with suppress(Exception):
+            super().close()
+        self._client = None
+        with suppress(Exception):
+            self._give(pool)
+
+    # ---- beside the contract
+
+    @property
+    def note(self) -> str:
+        """Why workers are missing, in one sentence; "" when none is."""
+        return "" if self._pool is None else self._pool.reconciler.sentence
+
+    def held(self) -> list[Held]:
+        """Accounts of jobs that are over, each once; also after a `close`."""
+        pool = self._pool or self._last
+        return [] if pool is None else pool.reconciler.take_held()
+
+    def describe(self) -> dict[str, Any]:
+        """What it is: JSON."""
+        jobs = {} if self._pool is None else self._pool.reconciler.describe()
+        return {**super().describe(), "queue": jobs}
+
+    # ---- what `DaskExecutor` asks
+
+    def _workers(self) -> list[Worker]:
+        return [] if self._pool is None else self._pool.reconciler.workers()
+
+    def _slots(self) -> int:
+        return sum(worker.slots for worker in self._workers() if not worker.draining)
+
+    def _carrier(self, parcel: Parcel, job: Job) -> CarryJob:
+        assert self._pool is not None
+        cores, ask = max(1, job.simulation.cores), self._pool.queue.left
+        return CarryJobInQueue(self._key, parcel, os.getpid(), cores, ask)
+
+    def _needed(self, key: str, bundle: Members) -> float:
+        numbers = bundle.number.tolist()
+        needed = self._needs.seconds(numbers)
+        self._given[key] = numbers, needed
+        return needed
+
+    def _explain(self, address: str, key: str) -> Lost | None:
+        death = None if self._pool is None else self._pool.reconciler.death(address)
+        if death is None:
+            return None
+        numbers, needed = self._given.pop(key, ([], 0.0))
+        if death.cut and numbers:
+            self._needs.cut(numbers[0], needed)
+        return Lost(death.cause, blameless=death.blameless)
+
+    def _load(self) -> int:
+        """Members on their way."""
+        return len(self._collector)
+
+    def _refused(self, bundle: Members) -> Future[Answer]:
+        self._too_long += 1
+        number, attempt = int(bundle.number[0]), int(bundle.attempt[0])
+        ran, most = self._needs.had(number), _seconds(self._needs.longest)
+        cause = HOPELESS.format(ran=_seconds(ran), most=most)
+        future: Future[Answer] = Future()
+        self._collector.add(future)
+        future.set_result(Answer([Outcome(number, attempt, str(Fate.timeout), cause)], {}))
+        return future
+
+
+def _seconds(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{seconds:.0f} s"

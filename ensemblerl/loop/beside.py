@@ -1,0 +1,61 @@
+"""What an executor may have besides its contract: jobs in a queue, which come and go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ensemblerl.ledger import FATE_CODE, Ledger
+from ensemblerl.loop.journal import Journal
+from ensemblerl.protocols import Executor
+from ensemblerl.records import Fate, Outcome
+
+REMEMBERED = 2000
+"""Members of earlier sessions whose run times are told, the newest."""
+
+
+class Beside:
+    """Tells an executor how members ended, and keeps the accounts of its jobs, if it has these.
+
+    Parameters
+    ----------
+    executor : may have ``learn(outcomes)`` and ``held()``, see `ensemblerl.protocols.Executor`
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._learn: Any = getattr(executor, "learn", None)
+        self._held: Any = getattr(executor, "held", None)
+
+    def begin(self, ledger: Ledger) -> None:
+        """Tell what earlier sessions learnt of run times."""
+        if self._learn is not None:
+            self._learn(remembered(ledger))
+
+    def learn(self, outcomes: Iterable[Outcome]) -> None:
+        """Tell how attempts ended."""
+        if self._learn is not None:
+            self._learn(outcomes)
+
+    def keep(self, journal: Journal) -> None:
+        """Keep the accounts of jobs that are over."""
+        if self._held is not None:
+            journal.keep(*self._held())
+
+
+def remembered(ledger: Ledger) -> list[Outcome]:
+    """The outcomes of settled members, and those that were lost before them: fates and times."""
+    runtime, codes, attempt = ledger["runtime"], ledger["fate_code"], ledger["attempt"]
+    known = np.flatnonzero(ledger.settled & ~np.isnan(runtime))[-REMEMBERED:].tolist()
+    names = {code: name for name, code in FATE_CODE.items()}
+    lost = [
+        outcome
+        for i in np.flatnonzero(~ledger.settled).tolist()
+        for outcome in ledger.attempts.get(i, ())
+        if outcome.fate == Fate.lost and not math.isnan(outcome.runtime)
+    ]
+    return lost + [
+        Outcome(i, int(attempt[i]), names[int(codes[i])], runtime=float(runtime[i])) for i in known
+    ]
