@@ -1,6 +1,6 @@
 # EnsembleRL. `make` alone lists the targets; PYTHON=... chooses the interpreter of the environment.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench-quick check clean
+.PHONY: help setup demo test slurm lint docs bench-quick check clean
 
 # python3.11 where it answers, else any python3 that is new enough (a name on the path may be a shim)
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -33,6 +33,9 @@ demo: $(READY)  ## run a real campaign on a real code; store, table and picture 
 
 test: $(READY)  ## run the tests and the examples in docstrings and pages
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slurm:  ## install Slurm for the cluster tests (Debian, as root; `make test` as root does so itself)
+	$(PYTHON) tests/cluster/slurm.py install
 
 lint: $(READY)  ## ruff (rules and format), mypy --strict, the import contracts
 	$(BIN)/ruff check .

@@ -40,8 +40,7 @@ from ensemblerl.records import Answer, Members, Outcome
 from ensemblerl.space import Space
 from ensemblerl.worker import deliver
 
-COMPACT_EVERY = 2.0
-CHECKPOINT_EVERY = 60.0
+COMPACT_EVERY, CHECKPOINT_EVERY = 2.0, 60.0
 
 
 class Campaign:

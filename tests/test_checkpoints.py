@@ -10,9 +10,11 @@ import pytest
 from programs import GOOD, Script, noted, noting, single, until
 
 import ensemblerl as erl
+from ensemblerl.records import Outcome
 from ensemblerl.store.running import Running
 from ensemblerl.supervisor import directories
 from ensemblerl.supervisor.directories import leave, take
+from ensemblerl.supervisor.main import Supervisor
 
 NOTE = "open('state', 'a').write(f'{attempt} ')\nprint('this is', attempt, flush=True, end='')\n"
 LOST = "os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
@@ -181,6 +183,16 @@ class TestDirectories:
             take(simulation, (0, 3), tmp_path)
         assert not list(scratch.iterdir())
 
+    @pytest.mark.parametrize(("fate", "left"), [("failed", False), ("lost", True), ("ok", True)])
+    def test_before_anybody_hears_of_a_failure_its_directory_is_gone(self, tmp_path, fate, left):
+        directory = tmp_path / "work" / "0-1"
+        directory.mkdir(parents=True)
+        (tmp_path / "campaign.json").touch()
+        given = {"directory": str(directory), "store": str(tmp_path), "number": 0, "attempt": 1}
+        given |= {"checkpoint": True, "keep": "nothing"}
+        Supervisor(given, -1).settle(Outcome(0, 1, fate))
+        assert directory.exists() == left
+
     def test_a_dead_attempts_directory_stays_until_all_is_settled(self, tmp_path):
         running = Running(tmp_path)
         for number, checkpoint in ((0, True), (1, False), (2, True)):
@@ -248,12 +260,16 @@ class TestCommands:
         data.write_text("1")
         command = self.command(data=data, seen=tmp_path / "seen", checkpoint=True)
         place.mkdir()
-        for name in ("run.sh", "data", "stdout", "stderr"):
+        for name in ("run.sh", "stdout", "stderr"):
             (place / name).touch()
+        (tmp_path / "linked").write_text("not to be written over")
+        (place / "data").symlink_to(tmp_path / "linked")
         (place / "empty").mkdir()
         point = {"x": 1.0}
         found = command.prepare(point, seed=1, member={}, directory=place)
         assert found.arguments[1] == "False"
+        assert (place / "data").read_text() == "1"
+        assert (tmp_path / "linked").read_text() == "not to be written over"
         (place / "empty" / "mine").touch()
         found = command.prepare(point, seed=1, member={}, directory=place)
         assert found.arguments[1] == "True"
@@ -269,5 +285,5 @@ class TestCommands:
         assert repr(going_on) == "Command('echo 1', checkpoint=True)"
         with pytest.raises(ValueError, match=r"^checkpoint: wanted True or False, got 'no'$"):
             erl.Command("echo 1", checkpoint="no", **same)
-        with pytest.raises(ValueError, match="constants: wanted names .* got 'restarted'"):
+        with pytest.raises(ValueError, match=r"constants: wanted names .* got 'restarted'"):
             erl.Command("echo 1", constants={"restarted": 1}, **same)

@@ -36,7 +36,7 @@ def jobs(scheduler="slurm", **given):
     return Settings(scheduler, **{"n_jobs": 2, "cores": 4, "memory": "8 GB"} | given)
 
 
-def text_of(settings, directory, *, slots=4, member_cores=1):
+def text_of(settings, directory, *, slots=4, member_cores=1, processes=1):
     """The script that is submitted, by dask-jobqueue's own class; a warning is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -44,7 +44,11 @@ def text_of(settings, directory, *, slots=4, member_cores=1):
         from dask_jobqueue.slurm import SLURMJob
 
         arguments = cluster_arguments(
-            settings, slots=slots, member_cores=member_cores, directory=directory
+            settings,
+            slots=slots,
+            member_cores=member_cores,
+            processes=processes,
+            directory=directory,
         )
         for name in CLUSTER_ONLY:
             del arguments[name]
@@ -381,6 +385,12 @@ def test_a_job_on_slurm_asks_for_what_the_settings_say(tmp_path):
     line = worker_line(text)
     assert (last("--nthreads", line), last("--memory-limit", line)) == ("3", "0")
     assert " --nanny " in line
+
+
+def test_members_that_need_processes_of_their_own_share_out_the_slots(tmp_path):
+    line = worker_line(text_of(jobs(), tmp_path, slots=4, processes=4))
+    assert (last("--nworkers", line), last("--nthreads", line)) == ("4", "1")
+    assert "--nworkers" not in worker_line(text_of(jobs(), tmp_path))
 
 
 def test_a_job_over_two_slurm_nodes_has_a_task_a_core(tmp_path):

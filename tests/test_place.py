@@ -15,6 +15,7 @@ import pytest
 from programs import GOOD, Script, noted, noting, single, until
 
 from ensemblerl.records import Place
+from ensemblerl.store.index import SegmentIndex
 from ensemblerl.store.running import Running
 from ensemblerl.supervisor import linger, oom, start, steps
 from ensemblerl.supervisor.watch import QUEUES
@@ -109,6 +110,20 @@ class TestQueues:
         asked = f"open({str(tmp_path / 's' / 'running' / '0-1.end')!r}, 'w').close()\n"
         outcome = single(Script(asked + TERM + WAIT), tmp_path / "s")
         assert (outcome.fate, outcome.blameless) == ("stopped", False)
+
+    def test_ctrl_c_of_a_driver_is_no_queue(self, tmp_path, monkeypatch):
+        starts = tmp_path / "starts"
+
+        def interrupted(*_):
+            until(lambda: noted(starts))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(start, "_taken", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            single(Script(noting(starts, WAIT)), tmp_path / "s")
+        ((outcome, _),) = SegmentIndex(tmp_path / "s" / "segments", keep=False).poll()
+        assert (outcome.fate, outcome.blameless) == ("stopped", False)
+        assert not list((tmp_path / "s" / "running").iterdir())
 
     @pytest.mark.parametrize("name", QUEUES)
     def test_in_a_job_a_program_that_ends_just_before_our_sigterm_is_not_judged(

@@ -17,7 +17,8 @@ from ensemblerl.cluster.queues.slurm import Slurm, parsed
 SBATCH = "#!/bin/bash\n#SBATCH -J erl-1\n#SBATCH -t 5\nsleep 60\n"
 QSUB = "#!/bin/bash\n#PBS -N erl-1\nsleep 60\n"
 
-# Printed by Slurm 22.05: `squeue -h -v -a -t all -u 0 -O ...`, without most of what -v adds.
+# Printed by Slurm 22.05: `squeue -h -v -a -t all -u 0 -O ...`, without most of what -v adds, and
+# rows of several calls in one; 15 to 19 put together from what it prints for others.
 SQUEUE = """\
 -----------------------------
 all         = true
@@ -25,7 +26,7 @@ users       = 0
 -----------------------------
 
 
-last_update_time=1795373269 records=9
+last_update_time=1795373269 records=15
 1|FAILED|NonZeroExitCode|5:00|0:00|1795373201|n1|0|bad.sh|
 2|COMPLETING|None|4:34|0:26|1795373268|n1|0|deaf.sh|
 3|PENDING|PartitionConfig|5:00|0:00|N/A||0|ok.sh|
@@ -39,6 +40,8 @@ last_update_time=1795373269 records=9
 15|SUSPENDED|None|8:58|0:02|1795373806|n1|0|deaf.sh|
 16|CANCELLED|None|UNLIMITED|6:04|1795373266|n1|0|wrap|
 17|TIMEOUT|TimeLimit|1:19|1:19|1795373200|n1|0|deaf.sh|
+18|COMPLETING|None|4:34|0:26|1795373268|n1|1|deaf.sh|
+19|COMPLETING|NonZeroExitCode|5:00|0:00|1795373268|n1|0|bad.sh|
 """
 # Printed by the wrapper of Slurm 22.05: `qstat -f`.
 WRAPPER = """\
@@ -139,7 +142,7 @@ def by_id(text: str) -> dict[str, Queued]:
 
 
 def test_every_job_that_squeue_prints_is_read() -> None:
-    assert [int(id) for id in by_id(SQUEUE)] == [1, 2, 3, 4, 7, 8, *range(11, 18)]
+    assert [int(id) for id in by_id(SQUEUE)] == [1, 2, 3, 4, 7, 8, *range(11, 20)]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,8 @@ def test_every_job_that_squeue_prints_is_read() -> None:
         ("15", "running", ""),
         ("16", "ended", "cancelled"),
         ("17", "ended", "timeout"),
+        ("18", "ended", "unknown"),  # was put back once, ran again, and goes for good
+        ("19", "ended", "failed"),  # over in its first second
     ],
 )
 def test_a_state_of_slurm_is_one_of_three(id: str, state: str, end: str) -> None:
@@ -297,6 +302,12 @@ def test_a_script_that_says_where_its_output_goes_is_believed(
     shim("sbatch", f'echo "$@" > {tmp_path}/said; echo 42')
     Slurm().submit(SBATCH.replace("#SBATCH -t 5", f"#SBATCH {line}"), tmp_path)
     assert "output" not in (tmp_path / "said").read_text()
+
+
+def test_a_name_is_not_taken_for_an_option(shim: Shim, tmp_path: Path) -> None:
+    shim("sbatch", f'echo "$@" > {tmp_path}/said; echo 42')
+    Slurm().submit("#!/bin/bash\n#SBATCH -J run-o\n", tmp_path)
+    assert f"--output={tmp_path}/run-o.log" in (tmp_path / "said").read_text()
 
 
 @pytest.mark.parametrize(("queue", "wanted"), [(Slurm(), "#SBATCH -J NAME"), (Pbs(), "#PBS -N")])

@@ -12,12 +12,7 @@ import click
 if TYPE_CHECKING:
     from ensemblerl.cli.finding import Finding
 
-MARKS = {
-    "good": ("✓", "green"),
-    "note": ("·", "dim"),
-    "warn": ("!", "yellow"),
-    "bad": ("✗", "red"),
-}
+STYLES = {"good": "green", "note": "dim", "warn": "yellow", "bad": "red"}
 
 
 class Check(click.Command):
@@ -37,12 +32,14 @@ class Check(click.Command):
 @click.argument("workflow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--no-worker", is_flag=True, help="Run one member here, and none on a worker.")
-def check(workflow: Path, arguments: tuple[str, ...], no_worker: bool) -> int:
+@click.option("--queue", is_flag=True, help="Submit a small job to the queue of its Cluster.")
+def check(workflow: Path, arguments: tuple[str, ...], no_worker: bool, queue: bool) -> int:
     """Try one member here and one on a worker, and say what would fail.
 
     WORKFLOW is a script that calls explore, launch or prepare. It runs until there, and no
     further: no campaign is begun; of several calls the first is looked at. Its own arguments go
-    after --.
+    after --. Where its cluster= is a Cluster, nothing is queued: --queue submits one small job,
+    in place of the member on a worker, and says what would keep jobs from working.
 
     Exit code 1 when something would fail, 0 when there are warnings only.
     """
@@ -54,8 +51,9 @@ def check(workflow: Path, arguments: tuple[str, ...], no_worker: bool) -> int:
     from ensemblerl.cli.waiting import waiting
 
     with waiting() as say:
-        examined = at_explore(workflow, arguments, partial(examine, worker=not no_worker, say=say))
-    found = [*findings(examined), *_others(workflow)]
+        tried = partial(examine, worker=not no_worker, queue=queue, say=say)
+        examined = at_explore(workflow, arguments, tried)
+    found = [*findings(examined), *examined.queued, *_others(workflow)]
     out = console()
     point = ", ".join(f"{name} = {_short(value)}" for name, value in examined.point.items())
     out.print(f"[bold]{workflow}[/], one member: {point}, seed {examined.seed}", highlight=False)
@@ -88,14 +86,16 @@ def _table(found: list[Finding]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from ensemblerl.cli.finding import SIGNS
+
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1))
     table.add_column(width=1)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in found:
-        sign, style = MARKS[finding.mark]
         text = Text(finding.found)
         if finding.remedy:
             text.append(f"\n→ {finding.remedy}", style="bold")
-        table.add_row(Text(sign, style=style), finding.what, text)
+        sign = Text(SIGNS[finding.mark], style=STYLES[finding.mark])
+        table.add_row(sign, finding.what, text)
     return table

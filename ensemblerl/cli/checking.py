@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensemblerl.cli.finding import NOTE, Finding
 from ensemblerl.cli.trial import SEED, Trial, beside, difference, trial
 from ensemblerl.cli.waiting import Say
+from ensemblerl.cluster.batch import Cluster
+from ensemblerl.cluster.settings import Settings
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.shipping import packed
 from ensemblerl.front import Given
@@ -20,9 +23,12 @@ from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.stopping import FailureLimit, Stop
 from ensemblerl.protocols import Job
 from ensemblerl.resolve import as_sampler
+from ensemblerl.store.running import OWNER
 
 AGAIN = 60.0
 """Seconds that a member may take to be run once more, to learn why two results differ."""
+SHORTEST = 1e-3
+"""Seconds of a member, for a clock that saw none pass."""
 CRASHED = "not run: it ended the process of its worker"
 
 
@@ -40,6 +46,7 @@ class Examined(NamedTuple):
     by : relative size of that difference
     repeats : whether two runs in this process gave the same, None when that was not tried
     unwritable : why the store cannot be written, "" when it can
+    queued : what was found of the queue that its cluster takes jobs from
     """
 
     given: Given
@@ -52,6 +59,7 @@ class Examined(NamedTuple):
     by: float = 0.0
     repeats: bool | None = None
     unwritable: str = ""
+    queued: tuple[Finding, ...] = ()
 
     @property
     def trials(self) -> list[Trial]:
@@ -59,9 +67,13 @@ class Examined(NamedTuple):
         return [t for t in (self.there, self.here) if isinstance(t, Trial)]
 
 
-def examine(given: Given, *, worker: bool = True, say: Say = lambda text: None) -> Examined:
+def examine(
+    given: Given, *, worker: bool = True, queue: bool = False, say: Say = lambda text: None
+) -> Examined:
     """Run one member here and, unless ``worker`` is False, one on a worker of its cluster.
     ``say`` is told what is being waited for.
+
+    Where workers are jobs of a `Cluster` no member is run on one; with ``queue`` a preflight is.
 
     The worker's goes first: a member that ends the process it runs in is not run here.
 
@@ -75,7 +87,7 @@ def examine(given: Given, *, worker: bool = True, say: Say = lambda text: None) 
     Stop(given.stop), FailureLimit(given.max_failures), Bundling(given.bundle)
     with _place(given.store) as (place, unwritable):
         there: Trial | str = ""
-        if worker:
+        if worker and _settings(given) is None:
             say("one member on a worker")
             there = _tried(given, given.executor, place / "worker")
         here: Trial | str = CRASHED
@@ -83,8 +95,37 @@ def examine(given: Given, *, worker: bool = True, say: Say = lambda text: None) 
             say("one member here")
             here = _tried(given, Serial(), place / "here")
         found = Examined(given, *_member(given), here, there, _job_bytes(given))
-        found = found._replace(unwritable=unwritable)
+        found = found._replace(unwritable=unwritable, queued=_queued(given, here, queue, say))
         return _compared(found, place, say)
+
+
+def _settings(given: Given) -> Settings | None:
+    """Those of the `Cluster` that the executor takes its jobs from; None for any other."""
+    owner = getattr(getattr(given.executor, "_take", None), "__self__", None)
+    return owner.settings if isinstance(owner, Cluster) else None
+
+
+def _queued(given: Given, here: Trial | str, ask: bool, say: Say) -> tuple[Finding, ...]:
+    """What a preflight finds, or that there was none."""
+    settings = _settings(given)
+    if settings is None:
+        found = "this workflow takes no jobs from a queue: --queue has nothing to try"
+        return (Finding(NOTE, "queue", found),) if ask else ()
+    if not ask:
+        remedy = "check it with --queue: that submits one small job, and says what would fail"
+        return (Finding(NOTE, "queue", f"{settings.scheduler} was not tried", remedy),)
+    from ensemblerl.cluster.preflight import preflight
+
+    temporary = (given.store.parent / OWNER).exists()
+    runtime = max(here.runtime, SHORTEST) if isinstance(here, Trial) and here.ok else None
+    report = preflight(
+        settings,
+        member_cores=max(1, given.simulation.cores),
+        expected_runtime=runtime,
+        segments="" if temporary else str(given.store.absolute() / "segments"),
+        say=say,
+    )
+    return report.findings
 
 
 @contextmanager

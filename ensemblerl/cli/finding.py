@@ -1,16 +1,5 @@
-"""One line of a check."""
+"""One line of a check: that of a cluster, which has the same looks."""
 
-from __future__ import annotations
+from ensemblerl.cluster.finding import BAD, GOOD, NOTE, SIGNS, WARN, Finding
 
-from typing import NamedTuple
-
-GOOD, NOTE, WARN, BAD = "good", "note", "warn", "bad"
-
-
-class Finding(NamedTuple):
-    """One line: how good it is (`GOOD`, `NOTE`, `WARN`, `BAD`), what was found, the remedy."""
-
-    mark: str
-    what: str
-    found: str
-    remedy: str = ""
+__all__ = ["BAD", "GOOD", "NOTE", "SIGNS", "WARN", "Finding"]

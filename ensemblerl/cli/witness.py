@@ -59,6 +59,7 @@ class DetachedWitness(Witness):
     """The same of a simulation that is a program."""
 
     keep = "nothing"  # the check's store is gone before anybody could look
+    checkpoint = False  # and nothing is tried twice
     memory = property(attrgetter("_inner.memory"))
     scratch = property(attrgetter("_inner.scratch"))
     read = property(attrgetter("_inner.read"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from ensemblerl.cluster.jobs import Job
 from ensemblerl.events import Held
 
 
-def held(job: Job, slots: int, cores: int, walltime: float) -> Held:
-    """The account of a job that is over; times by the driver's clock.
+def held(job: Job, slots: int, cores: int, walltime: float) -> list[Held]:
+    """The account of a job that is over, and of its runs after which the queue took it back.
+
+    Times are by the driver's clock.
 
     Parameters
     ----------
@@ -17,19 +20,21 @@ def held(job: Job, slots: int, cores: int, walltime: float) -> Held:
     walltime : seconds, NaN: not known
     """
     now, here = time.time(), time.monotonic()
-
-    def when(reading: float) -> float:
-        return now + reading - here
-
-    return Held(
-        time=now,
-        job=job.id,
-        node=job.node,
-        slots=slots,
-        cores=cores,
-        began=when(job.began),
-        connected=when(job.connected),
-        ended=when(job.ended),
-        walltime=walltime,
-        cause=job.cause,
-    )
+    runs = [(*run, "requeued") for run in job.before]
+    runs.append((job.began, job.connected, job.ended, job.cause))
+    return [
+        Held(
+            time=now,
+            job=job.id,
+            node=job.node,
+            slots=slots,
+            cores=cores,
+            began=now + began - here,
+            connected=now + connected - here,
+            ended=now + ended - here,
+            walltime=walltime,
+            cause=cause,
+        )
+        for began, connected, ended, cause in runs
+        if not math.isnan(began)
+    ]

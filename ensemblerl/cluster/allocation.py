@@ -15,7 +15,7 @@ from ensemblerl.records import Place
 JOB, WALLTIME, BEGAN = "ENSEMBLERL_JOB", "ENSEMBLERL_WALLTIME", "ENSEMBLERL_BEGAN"
 """What our job scripts say: a token of the job, its walltime in seconds, and what
 ``/proc/uptime`` said when it began. Seconds of uptime do not move with anybody's clock."""
-LEAST, SHARE, MOST = 5.0, 0.02, 60.0
+LEAST, SHARE, MOST = 10.0, 0.02, 60.0
 """Seconds before the end of a job by which members are to be over: a share of what was left when
 the worker came, within bounds. Results are written then, and checkpoints moved."""
 

@@ -115,7 +115,7 @@ class JobQueue:
 
 
 def queue_name(cluster: Any) -> str:
-    """ "slurm", "pbs", or "" for a queue that we cannot ask."""
+    """Name of its queue, "slurm" or "pbs"; "" for one that we cannot ask."""
     for kind in type.mro(getattr(cluster, "job_cls", object)):
         if kind.__name__ in SCHEDULERS:
             return SCHEDULERS[kind.__name__]

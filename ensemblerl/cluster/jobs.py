@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ensemblerl.cluster.queues.base import Queued
@@ -19,6 +19,8 @@ MISSING = 15.0
 """Seconds for which a job may be unknown to its queue just after it was submitted."""
 NANNY = 20.0
 """Seconds in which Dask's nanny may start a worker again."""
+SAYING = 8.0
+"""Seconds that a queue may take to say how a job ended."""
 COMING = 600.0
 """Seconds in which a job that runs must have connected; else it is ended."""
 ALIVE = ("waiting", "starting", "up")
@@ -32,6 +34,7 @@ class Job:
     Parameters
     ----------
     name : of its Dask worker; the queue knows it as ``title``
+    before : (began, connected, ended) of runs after which the queue took it back
     """
 
     name: str
@@ -45,9 +48,11 @@ class Job:
     began: float = math.nan
     connected: float = math.nan
     silent: float = math.nan
+    ending: float = math.nan
     ended: float = math.nan
     left: float | None = None
     restarts: int = 0
+    before: list[tuple[float, float, float]] = field(default_factory=list)
 
     @property
     def came(self) -> bool:
@@ -92,11 +97,16 @@ def see_queue(job: Job, queued: Queued | None, now: float) -> None:
         return
     job.reason, job.node = queued.reason, queued.node or job.node
     if queued.state == "ended":
-        _over(job, queued.end or "unknown", now)
+        job.ending = now if math.isnan(job.ending) else job.ending
+        if queued.end not in ("", "unknown") or now - job.ending > SAYING:
+            _over(job, queued.end or "unknown", now)
+        elif job.state != "leaving":
+            job.state = "alone"  # it is at its end; how it came to that will be said soon
     elif queued.state == "pending":
         if job.state != "waiting":  # the queue took it back, to start it again
             job.cause, job.state = "requeued", "waiting"
-            job.connected = job.silent = job.began = math.nan
+            job.before.append((job.began, job.connected, now))
+            job.connected = job.silent = job.began = job.ending = math.nan
     elif job.state == "waiting":
         job.state, job.began = "starting", now
         if queued.restarts > job.restarts:

@@ -60,7 +60,7 @@ class Needs:
                 self._cut.pop(outcome.number, None)
 
     def cut(self, number: int, ran: float) -> None:
-        """This member was cut off by the end of its job, after so many seconds at least."""
+        """Note that this member was cut off by the end of its job, after so many seconds."""
         if not self._checkpoint:
             self._cut[number] = max(ran, self._cut.get(number, 0.0))
 

@@ -14,9 +14,9 @@ from ensemblerl.cluster.certificates import Certificates
 from ensemblerl.cluster.jobqueue import JobQueue, cluster_classes
 from ensemblerl.cluster.pool import Pool
 from ensemblerl.cluster.quiet import quiet
-from ensemblerl.cluster.reconciler import Wish
 from ensemblerl.cluster.script import cluster_arguments, job_text
 from ensemblerl.cluster.settings import Settings
+from ensemblerl.cluster.wish import Wish
 
 SETTINGS = {
     # Bundles wait at the scheduler: a worker that dies, or whose time is over, takes none along.
@@ -39,7 +39,7 @@ def opened(
     directory : for scripts, logs and keys, on a disk that the nodes see
     alone : nobody else can be at work in the directory
     """
-    slots, cores, _ = shape
+    slots = shape[0]
     _private(directory)
     keys = Certificates(directory) if settings.encrypted else None
     silence = quiet()

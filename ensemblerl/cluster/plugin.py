@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
 
-from ensemblerl.cluster.allocation import Allocation
+from ensemblerl.cluster.allocation import Allocation, job_id
 from ensemblerl.executors.shipping import Parcel
 from ensemblerl.protocols import Job
 from ensemblerl.worker import run_bundle, too_late
@@ -72,8 +72,8 @@ class CarryJobInQueue(CarryJob):
         known = _ALLOCATIONS.get(worker.address)
         if known is None:
             known = Allocation(worker.state.nthreads, self.cores)
-            if known.until is None and known.job:
-                left = self.ask(known.job)
+            if known.until is None and (number := job_id(os.environ)):
+                left = self.ask(number)
                 known = Allocation(worker.state.nthreads, self.cores, left=left)
             _ALLOCATIONS[worker.address] = known
         worker.metrics[METRIC] = lambda _: known.told()

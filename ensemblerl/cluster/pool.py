@@ -10,7 +10,8 @@ from typing import Any
 
 from ensemblerl.cluster.jobqueue import JobQueue, queue_name
 from ensemblerl.cluster.queues.base import Queue, queue_of
-from ensemblerl.cluster.reconciler import Reconciler, Wish
+from ensemblerl.cluster.reconciler import Reconciler
+from ensemblerl.cluster.wish import Wish
 
 
 class Pool:

@@ -10,10 +10,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ensemblerl.cluster.accounts import held
 from ensemblerl.cluster.jobqueue import JobQueue
@@ -32,6 +30,7 @@ from ensemblerl.cluster.jobs import (
 from ensemblerl.cluster.plugin import METRIC
 from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused
 from ensemblerl.cluster.register import Register
+from ensemblerl.cluster.wish import BLAMELESS, Death, Wish
 from ensemblerl.events import Held
 
 TICK = 0.5
@@ -48,50 +47,10 @@ IDLE = 5.0
 """Seconds for which workers may be idle before it is held that there is no work for more."""
 SETTLING = 1.0
 """Seconds between the end of a worker and a question to the queue that may know why."""
+TITLE = {"slurm": 100, "pbs": 15}
+"""Characters of a job's name that the queue remembers."""
 LEAVING = ("paused", "closing", "closing_gracefully", "closed")
 """States of a Dask worker that takes no more."""
-BLAMELESS = frozenset(
-    {"cancelled", "timeout", "node_fail", "preempted", "requeued", "closed", "unknown"}
-)
-"""Ends of a job that say nothing about the members in it."""
-
-
-class Death(NamedTuple):
-    """Why a worker is gone: in words, and whether no member of it can have been to blame.
-
-    ``cut`` when its job was at its end.
-    """
-
-    cause: str
-    blameless: bool
-    cut: bool = False
-
-
-@dataclass
-class Wish:
-    """What a reconciler is to see to.
-
-    Parameters
-    ----------
-    n_jobs : wanted; None: as many as the cluster wants, which somebody scaled
-    slots, cores : members side by side in a job, its processor cores
-    walltime : seconds of a job, NaN: not known
-    limit : failures in a row after which it gives up, where no job is left
-    needed : gives the seconds that the next member is expected to need
-    load : gives the number of members on their way
-    edit : makes the script to submit of the one that dask-jobqueue writes
-    alone : nobody but this driver may be at work in the directory
-    """
-
-    n_jobs: int | None = None
-    slots: int = 1
-    cores: int = 1
-    walltime: float = math.nan
-    limit: int = 6
-    needed: Callable[[], float] = lambda: 0.0
-    load: Callable[[], int] = lambda: 1
-    edit: Callable[[str], str] = str
-    alone: bool = False
 
 
 class Reconciler(threading.Thread):
@@ -310,9 +269,8 @@ class Reconciler(threading.Thread):
         self._known += len(self._jobqueue.wanted()) - before
 
     def _hold(self, job: Job) -> None:
-        if not math.isnan(job.began):
-            wish = self.wish
-            self._held.append(held(job, wish.slots, wish.cores, wish.walltime))
+        wish = self.wish
+        self._held += held(job, wish.slots, wish.cores, wish.walltime)
 
     # ---- submitting
 
@@ -343,7 +301,7 @@ class Reconciler(threading.Thread):
 
     def _send(self, job: Job, now: float) -> bool:
         """Submit one; False when that is better not tried again at once."""
-        job.title = f"{self._title()}-{self._token}-{job.name.rpartition('-')[2]}"
+        job.title = self._title(job)
         text = self.wish.edit(self._jobqueue.script(job.name, job.title))
         job.state, job.submitted = "unsure", now
         try:
@@ -358,8 +316,11 @@ class Reconciler(threading.Thread):
             self._silence = f"the queue does not answer ({error})"
         return False
 
-    def _title(self) -> str:
-        return str(self._jobqueue.cluster.new_spec["options"].get("job_name") or "ensemblerl")
+    def _title(self, job: Job) -> str:
+        """What the queue is to call it: unlike any other job of this user."""
+        base = str(self._jobqueue.cluster.new_spec["options"].get("job_name") or "ensemblerl")
+        rest = f"-{self._token}-{job.name.rpartition('-')[2]}"
+        return base[: TITLE[self._queue.name] - len(rest)] + rest
 
     # ---- the end
 

@@ -98,6 +98,7 @@ class Arrivals:
             mine = self._ledger.pending(i) and not self._ledger.ended(i, attempt)
             if mine and i not in self._found and attempt == self._ledger["attempt"][i]:
                 self._apart[i] = attempt
+                self._innocent.add(i)  # should it end without a word, who knows why
         return list(self._found.values())
 
     def ended_apart(self) -> list[Outcome]:

@@ -35,7 +35,7 @@ class Kept:
 
 def toy_record(outcome: Outcome) -> bytes:
     """A record that `toy_outcome` reads: fields without arrays."""
-    return json.dumps([*outcome[:4], list(outcome.value), *outcome[5:11]]).encode()
+    return json.dumps([*outcome[:4], list(outcome.value), *outcome[5:12]]).encode()
 
 
 def toy_outcome(record: bytes) -> Outcome:

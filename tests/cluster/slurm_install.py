@@ -18,9 +18,9 @@ class CannotInstall(RuntimeError):
     """Slurm is not here and this script cannot bring it; the message says what to do."""
 
 
-def search_path() -> str:
-    """PATH with the directories of the daemons at its end."""
-    here = os.environ.get("PATH", "").split(os.pathsep)
+def search_path(path: str | None = None) -> str:
+    """PATH (of this process, by default) with the directories of the daemons at its end."""
+    here = (os.environ.get("PATH", "") if path is None else path).split(os.pathsep)
     return os.pathsep.join([*filter(None, here), *(p for p in PLACES if p not in here)])
 
 

@@ -56,7 +56,7 @@ def words_of(pid: int) -> list[str]:
 
 
 def kind_of(pid: int) -> str:
-    """The short name of a process (comm); a task names itself after its thread, so not for jobs."""
+    """The short name of a process (comm); whoever runs may change it, so not for jobs."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
@@ -73,11 +73,10 @@ def parent_of(pid: int) -> int:
 
 
 def _environments() -> Iterator[tuple[int, dict[str, str]]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            environment = environment_of(int(entry))
-            if environment:
-                yield int(entry), environment
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        if pid != os.getpid() and (environment := environment_of(pid)):
+            yield pid, environment
 
 
 def daemons(configuration: str | Path, kinds: tuple[str, ...] = DAEMONS) -> list[Daemon]:
@@ -112,9 +111,10 @@ def carriers(
         owner = _job_of(environment, str(configuration))
         if owner is None or kind_of(pid) in DAEMONS:
             continue
-        if job in (None, owner[0]) or str(job) == owner[0]:
-            if node in (None, owner[1]):
-                found.append(Carrier(pid, *owner, " ".join(words_of(pid))))
+        if job is not None and str(job) != owner[0]:
+            continue
+        if node is None or node == owner[1]:
+            found.append(Carrier(pid, *owner, " ".join(words_of(pid))))
     return sorted(found)
 
 

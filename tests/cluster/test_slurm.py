@@ -1,7 +1,6 @@
 """The private Slurm that the other tests of this folder rely on does what a real one does."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,8 @@ def test_srun_runs_on_two_nodes(slurm):
     assert len(set(said.split())) == 2
 
 
-def test_a_batch_job_runs_with_the_commands_of_this_process(slurm, tmp_path):
+def test_a_batch_job_runs_with_the_commands_of_this_process(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     script = tmp_path / "job.sh"
     script.write_text(f"#!/bin/sh\necho $SLURM_JOB_ID > {tmp_path}/told\nexit 3\n")
     said = subprocess.run(["sbatch", "--parsable", script], capture_output=True, text=True)
@@ -92,7 +92,7 @@ def test_the_queue_is_silent_while_the_controller_is_away_and_jobs_go_on(slurm):
     job = slurm.submit("sleep 300")
     running(slurm, job)
     slurm.stop_controller()
-    assert slurm.run("squeue", check=False).returncode != 0
+    assert slurm.run("scontrol", "ping", check=False).returncode != 0
     assert slurm.job_processes(job)
     slurm.start_controller()
     assert [j.id for j in slurm.squeue()] == [job]
@@ -154,8 +154,7 @@ def test_close_takes_down_daemons_jobs_and_the_temporary_directory(slurm):
     assert len(slurm.run("sinfo", "-h", "-N", "-p", "main").stdout.splitlines()) == 3
 
 
-def test_the_command_brings_one_up_and_takes_it_down(tmp_path):
-    slurm_install.install()
+def test_the_command_brings_one_up_and_takes_it_down(slurm, tmp_path):
     command = [sys.executable, str(SCRIPT)]
     said = subprocess.run(
         [*command, "up", tmp_path / "s"], capture_output=True, text=True, check=True
@@ -170,8 +169,7 @@ def test_the_command_brings_one_up_and_takes_it_down(tmp_path):
     assert subprocess.run(status, capture_output=True).returncode == 1
 
 
-def test_a_slurm_that_cannot_start_says_what_its_logs_say(tmp_path):
-    slurm_install.install()
+def test_a_slurm_that_cannot_start_says_what_its_logs_say(slurm, tmp_path):
     broken = PrivateSlurm(tmp_path / "s", settings={"SelectType": "select/nonsense"})
     with pytest.raises(RuntimeError, match="select/nonsense"):
         broken.start()
@@ -186,5 +184,29 @@ def test_a_directory_whose_sockets_would_be_too_long_is_refused(tmp_path):
 def test_where_slurm_cannot_be_installed_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr(slurm_install, "missing", lambda: ["slurmd"])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(slurm_install.CannotInstall, match="no slurmd"):
+    with pytest.raises(
+        slurm_install.CannotInstall, match=r"not installed here .no slurmd.*install"
+    ):
         slurm_install.install()
+
+
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
+def test_a_run_without_slurm_says_so_and_fails_in_ci(ci, status, tmp_path):
+    (tmp_path / "no_slurm.py").write_text(
+        "import slurm_install\n"
+        "def install():\n"
+        "    raise slurm_install.CannotInstall('there is no Slurm for tonight')\n"
+        "slurm_install.install = install\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(SCRIPT.parent)])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no_slurm", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, __file__, "-k", "srun_runs or sockets"],
+        env={**os.environ, "CI": ci, "PYTHONPATH": paths},
+        cwd=SCRIPT.parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert "CLUSTER TESTS WERE SKIPPED: there is no Slurm for tonight" in done.stdout
+    assert "1 passed, 1 skipped" in done.stdout
+    assert done.returncode == status
