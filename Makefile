@@ -1,6 +1,6 @@
 # EnsembleRL. `make` alone lists the targets; PYTHON=... chooses the interpreter of the environment.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slurm lint docs bench-quick check clean
+.PHONY: help setup demo test slurm faults utilisation lint docs bench-quick check clean
 
 # python3.11 where it answers, else any python3 that is new enough (a name on the path may be a shim)
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -36,6 +36,12 @@ test: $(READY)  ## run the tests and the examples in docstrings and pages
 
 slurm:  ## install Slurm for the cluster tests (Debian, as root; `make test` as root does so itself)
 	$(PYTHON) tests/cluster/slurm.py install
+
+faults: $(READY)  ## inject faults into campaigns on a private Slurm; the table goes to docs/faults.md
+	$(BIN)/python tests/cluster/faults.py
+
+utilisation: $(READY)  ## share of worker time that members have, on a private Slurm
+	$(BIN)/python tests/cluster/utilisation.py
 
 lint: $(READY)  ## ruff (rules and format), mypy --strict, the import contracts
 	$(BIN)/ruff check .

@@ -47,7 +47,7 @@ html_title = f"EnsembleRL {release}"
 html_show_sourcelink = False
 # Only the API has pages below it; elsewhere the place of the empty sidebar is for the code.
 html_sidebars = {
-    page: [] for page in ("index", "quickstart", "concepts", "learning", "howto/*", "[sbp]*")
+    page: [] for page in ("index", "quickstart", "concepts", "learning", "howto/*", "[bfps]*")
 }
 html_theme_options = {
     "show_toc_level": 2,

@@ -14,7 +14,6 @@ import numpy as np
 from ensemblerl.cli.finding import NOTE, Finding
 from ensemblerl.cli.trial import SEED, Trial, beside, difference, trial
 from ensemblerl.cli.waiting import Say
-from ensemblerl.cluster.batch import Cluster
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.executors.serial import Serial
 from ensemblerl.executors.shipping import packed
@@ -101,8 +100,8 @@ def examine(
 
 def _settings(given: Given) -> Settings | None:
     """Those of the `Cluster` that the executor takes its jobs from; None for any other."""
-    owner = getattr(getattr(given.executor, "_take", None), "__self__", None)
-    return owner.settings if isinstance(owner, Cluster) else None
+    settings = getattr(given.executor, "settings", None)
+    return settings if isinstance(settings, Settings) else None
 
 
 def _queued(given: Given, here: Trial | str, ask: bool, say: Say) -> tuple[Finding, ...]:

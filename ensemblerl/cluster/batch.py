@@ -99,7 +99,7 @@ class Cluster:
         """What a campaign runs its members with."""
         from ensemblerl.cluster.queued import QueuedExecutor
 
-        return QueuedExecutor(self._take, self._give, max_runtime=self.settings.max_runtime)
+        return QueuedExecutor(self._take, self._give, settings=self.settings)
 
     def close(self) -> None:
         """End all jobs; never raises. A later campaign has new ones submitted."""

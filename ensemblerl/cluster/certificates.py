@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
+from ensemblerl.store.running import lives, process
+from ensemblerl.store.segments import host_name
+
+OWNER = "driver.json"
+"""In the directory of keys: whose they are."""
 FILES = ("tls_ca_file", "tls_worker_key", "tls_worker_cert")
 """What a worker needs; it finds them as files, for its command line can be read by everybody."""
 
@@ -19,6 +25,7 @@ class Certificates:
     Parameters
     ----------
     directory : on a disk that the nodes see; the keys get one of their own in it
+    alone : nobody but this driver may be at work in the directory
 
     Attributes
     ----------
@@ -26,13 +33,15 @@ class Certificates:
     worker : the same with the files that workers read
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, alone: bool = False) -> None:
         from distributed import Security
 
+        _clear_up(directory, alone)
         make: Any = Security
         self.security = make.temporary()
         self._path = directory / f"keys-{secrets.token_hex(6)}"
         self._path.mkdir(mode=0o700, parents=True)
+        self._written(OWNER, json.dumps(process()))
         given: dict[str, Any] = {"require_encryption": True}
         for name in FILES:
             given[name] = str(self._written(f"{name}.pem", getattr(self.security, name)))
@@ -52,3 +61,13 @@ class Certificates:
         """Take the files away."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self._path)
+
+
+def _clear_up(directory: Path, alone: bool) -> None:
+    """Take away the keys of drivers that were killed."""
+    for path in directory.glob("keys-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((path / OWNER).read_text())
+            here = about["host"] == host_name()
+            if alone or (here and not lives(about)):
+                shutil.rmtree(path)

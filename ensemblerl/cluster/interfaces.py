@@ -140,7 +140,7 @@ def _other_way(found: str, works: list[Interface], there: list[str]) -> tuple[st
         )
         return f"{found}, nor any other address of this machine", remedy
     # interface= is for workers as well: they need one of that name
-    both = [i for i in works if i.name in there and not i.loopback]
+    both = [i for i in works if i.name in there]
     best = both[0] if both else works[0]
     remedy = f"give interface={best.name!r}" if both else f"give host={best.address!r}"
     return f"{found}; {best} works", remedy

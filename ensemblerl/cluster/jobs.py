@@ -1,7 +1,8 @@
 """The jobs of a campaign in the queue, and what is to be done about them: no Dask, no clock here.
 
 A job goes through these states. ``new``: to be submitted. ``unsure``: its submission got no
-answer. ``waiting``: in the queue. ``starting``: the queue runs it, no worker of it has come yet.
+answer. ``missing``: nor is it in the queue, another is submitted in its place; should it come all
+the same, it is ended. ``waiting``: in the queue. ``starting``: the queue runs it, no worker of it has come yet.
 ``up``: workers are connected. ``leaving``: they take no more members. ``alone``: the queue runs
 it and its workers are gone; programs in it may go on. ``over``: the queue has ended it.
 """
@@ -35,6 +36,11 @@ class Job:
     ----------
     name : of its Dask worker; the queue knows it as ``title``
     before : (began, connected, ended) of runs after which the queue took it back
+    here : addresses of the workers of this run
+    past : the same of earlier runs; some may stay connected for a while
+    absent : since when the queue has said, again and again, that it does not know the job
+    dropped : not in the books of the Dask cluster any more
+    unwanted : nobody is to have it: ended while it waits
     """
 
     name: str
@@ -50,9 +56,14 @@ class Job:
     silent: float = math.nan
     ending: float = math.nan
     ended: float = math.nan
+    absent: float = math.nan
     left: float | None = None
     restarts: int = 0
     before: list[tuple[float, float, float]] = field(default_factory=list)
+    here: set[str] = field(default_factory=set)
+    past: set[str] = field(default_factory=set)
+    dropped: bool = False
+    unwanted: bool = False
 
     @property
     def came(self) -> bool:
@@ -75,12 +86,15 @@ def see_workers(job: Job, workers: Sequence[Worker], now: float) -> None:
     """Take in which workers of a job are connected now."""
     if job.state == "over":
         return
+    workers = [worker for worker in workers if worker.address not in job.past]
     if workers:
+        job.here.update(worker.address for worker in workers)
         job.silent = math.nan
         job.connected = job.connected if job.came else now
         job.began = now if math.isnan(job.began) else job.began
         job.left = min((w.left for w in workers if w.left is not None), default=job.left)
-        job.state = "leaving" if all(w.draining for w in workers) else "up"
+        if math.isnan(job.ending):  # else they are as good as gone
+            job.state = "leaving" if all(w.draining for w in workers) else "up"
     elif job.state in ("up", "leaving"):
         job.silent = now if math.isnan(job.silent) else job.silent
         if now - job.silent > NANNY or job.state == "leaving":
@@ -89,29 +103,49 @@ def see_workers(job: Job, workers: Sequence[Worker], now: float) -> None:
 
 def see_queue(job: Job, queued: Queued | None, now: float) -> None:
     """Take in what the queue says of a job; None: it does not know it (any more)."""
-    if job.state in ("new", "unsure"):
+    if job.state in ("new", "unsure", "missing", "over"):
         return
     if queued is None:
-        if now - job.submitted > MISSING or job.state != "waiting":
-            _over(job, "unknown", now)
+        _see_absent(job, now)
         return
-    job.reason, job.node = queued.reason, queued.node or job.node
+    job.reason, job.node, job.absent = queued.reason, queued.node or job.node, math.nan
     if queued.state == "ended":
         job.ending = now if math.isnan(job.ending) else job.ending
         if queued.end not in ("", "unknown") or now - job.ending > SAYING:
             _over(job, queued.end or "unknown", now)
         elif job.state != "leaving":
             job.state = "alone"  # it is at its end; how it came to that will be said soon
-    elif queued.state == "pending":
+        return
+    job.ending = math.nan
+    if queued.state == "pending":
         if job.state != "waiting":  # the queue took it back, to start it again
-            job.cause, job.state = "requeued", "waiting"
-            job.before.append((job.began, job.connected, now))
-            job.connected = job.silent = job.began = job.ending = math.nan
+            _back(job, now)
     elif job.state == "waiting":
         job.state, job.began = "starting", now
-        if queued.restarts > job.restarts:
-            job.cause = "requeued"
+    elif queued.restarts > job.restarts and job.state == "alone":  # as fast as that
+        _back(job, now)
+        job.state, job.began = "starting", now
     job.restarts = max(job.restarts, queued.restarts)
+
+
+def _see_absent(job: Job, now: float) -> None:
+    """One that waits may be too new to be listed; of one whose workers are connected we know more
+    than the queue, for a while.
+    """
+    job.absent = now if math.isnan(job.absent) else job.absent
+    connected = job.state in ("up", "leaving") and math.isnan(job.silent)
+    since = job.submitted if job.state == "waiting" else job.absent if connected else -math.inf
+    if now - since > MISSING:
+        _over(job, "unknown", now)
+
+
+def _back(job: Job, now: float) -> None:
+    """A run of it is over; it waits for another one."""
+    job.state, job.left = "waiting", None
+    job.before.append((job.began, job.connected, now))
+    job.connected = job.silent = job.began = job.ending = math.nan
+    job.past |= job.here
+    job.here = set()
 
 
 def _over(job: Job, cause: str, now: float) -> None:
@@ -144,6 +178,8 @@ def shortage(jobs: Sequence[Job], policy: Policy) -> int:
 
 def useful(job: Job, policy: Policy) -> bool:
     """Whether it counts among the wanted."""
+    if job.unwanted:
+        return False
     if job.state in ("new", "unsure"):
         return True
     return job.state in ALIVE and (job.left is None or job.left > policy.ahead)

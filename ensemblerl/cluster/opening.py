@@ -14,7 +14,7 @@ from ensemblerl.cluster.certificates import Certificates
 from ensemblerl.cluster.jobqueue import JobQueue, cluster_classes
 from ensemblerl.cluster.pool import Pool
 from ensemblerl.cluster.quiet import quiet
-from ensemblerl.cluster.script import cluster_arguments, job_text
+from ensemblerl.cluster.script import cluster_arguments, job_text, named
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.cluster.wish import Wish
 
@@ -41,7 +41,7 @@ def opened(
     """
     slots = shape[0]
     _private(directory)
-    keys = Certificates(directory) if settings.encrypted else None
+    keys = Certificates(directory, alone=alone) if settings.encrypted else None
     silence = quiet()
     silence.__enter__()
 
@@ -61,7 +61,7 @@ def opened(
         cores=settings.cores,
         walltime=math.nan if settings.walltime_s is None else settings.walltime_s,
         limit=settings.retry_limit,
-        edit=lambda script: job_text(script, settings),
+        edit=lambda script, title: named(job_text(script, settings), title, settings.scheduler),
         alone=alone,
     )
     return Pool(cluster, directory, wish, owned=True, clear=clear)

@@ -15,7 +15,7 @@ from typing import Any
 from ensemblerl.cluster.interfaces import Listener
 from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused
 from ensemblerl.cluster.scratch import tail
-from ensemblerl.cluster.script import RUN
+from ensemblerl.cluster.script import RUN, named
 
 TICK, EVERY = 0.2, 2.0
 """Seconds between two looks for the report, and between two questions to the queue."""
@@ -26,11 +26,6 @@ ENDING = 20.0
 """Seconds for the job to be gone once it was cancelled."""
 WORKER = re.compile(rf"^{RUN} (?P<python>.+?) -m distributed\.cli\.dask_worker .*$", re.MULTILINE)
 INTERFACE = re.compile(r"\s--interface[ =](\S+)")
-NAMED = {
-    "slurm": re.compile(r"^(#SBATCH\s+(?:-J|--job-name)[=\s]\s*)\S+", re.MULTILINE),
-    "pbs": re.compile(r"^(#PBS\s+-N\s+)\S+", re.MULTILINE),
-}
-NAME = {"slurm": "#SBATCH -J", "pbs": "#PBS -N"}
 
 
 def script_of(text: str, title: str, scheduler: str, command: Sequence[str]) -> str:
@@ -52,11 +47,7 @@ def script_of(text: str, title: str, scheduler: str, command: Sequence[str]) -> 
         raise ValueError("script: wanted one that starts a Dask worker, this one does not")
     words = shlex.join(command)
     text = WORKER.sub(lambda found: f"{found['python']} -m {words}", text)
-    named, n = NAMED[scheduler].subn(lambda found: found[1] + title, text)
-    if n:
-        return named
-    first, _, rest = text.partition("\n")
-    return f"{first}\n{NAME[scheduler]} {title}\n{rest}"
+    return named(text, title, scheduler)
 
 
 def interface_of(text: str) -> str:

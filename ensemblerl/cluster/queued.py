@@ -13,6 +13,7 @@ from ensemblerl.cluster.jobs import Worker
 from ensemblerl.cluster.needs import Needs
 from ensemblerl.cluster.plugin import CarryJob, CarryJobInQueue
 from ensemblerl.cluster.pool import Pool
+from ensemblerl.cluster.settings import Settings
 from ensemblerl.events import Held
 from ensemblerl.executors.base import Lost
 from ensemblerl.executors.shipping import Parcel
@@ -35,7 +36,7 @@ class QueuedExecutor(DaskExecutor):
     ----------
     take : gives the jobs for a campaign; more of them are submitted from now on
     give : takes them back
-    max_runtime : seconds that a member takes at most, where the user knows
+    settings : of the jobs, where they are known: ``max_runtime`` counts
     """
 
     def __init__(
@@ -43,9 +44,9 @@ class QueuedExecutor(DaskExecutor):
         take: Callable[[Job], Pool],
         give: Callable[[Pool], None],
         *,
-        max_runtime: float | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        self._take, self._give, self._max_runtime = take, give, max_runtime
+        self._take, self._give, self.settings = take, give, settings
         self._needs = Needs()
         self._pool: Pool | None = None
         self._last: Pool | None = None
@@ -59,7 +60,8 @@ class QueuedExecutor(DaskExecutor):
         """Have jobs submitted, and the campaign's job brought to whoever connects."""
         simulation = job.simulation
         checkpoint = bool(getattr(simulation, "checkpoint", False))
-        self._needs = Needs(self._max_runtime, simulation.timeout, checkpoint)
+        most = None if self.settings is None else self.settings.max_runtime
+        self._needs = Needs(most, simulation.timeout, checkpoint)
         self._finished, self._too_long = False, 0
         self._pool = pool = self._take(job)
         self._client = connected(pool.cluster)

@@ -302,7 +302,7 @@ class Reconciler(threading.Thread):
     def _send(self, job: Job, now: float) -> bool:
         """Submit one; False when that is better not tried again at once."""
         job.title = self._title(job)
-        text = self.wish.edit(self._jobqueue.script(job.name, job.title))
+        text = self.wish.edit(self._jobqueue.script(job.name, job.title), job.title)
         job.state, job.submitted = "unsure", now
         try:
             self._entered(job, self._queue.submit(text, self._directory))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ ensemblerl_worker() {{
     trap - TERM INT HUP USR1 USR2 XCPU
     return "$ensemblerl_status"
 }}"""
+
+NAMED = {
+    "slurm": re.compile(r"^(#SBATCH\s+(?:-J|--job-name)[=\s]\s*)\S+", re.MULTILINE),
+    "pbs": re.compile(r"^(#PBS\s+-N\s+)\S+", re.MULTILINE),
+}
+NAME = {"slurm": "#SBATCH -J", "pbs": "#PBS -N"}
+"""Where a script names its job, and how it does."""
 
 
 def cluster_arguments(
@@ -150,6 +158,15 @@ def job_text(script: str, settings: Settings) -> str:
         raise ValueError("script: wanted one made of cluster_arguments(), our lines are missing")
     worker = script[script.index(FIRST) :].rstrip("\n")
     return settings.custom.replace(HOLDER, worker)
+
+
+def named(text: str, title: str, scheduler: str) -> str:
+    """The script with this name of the job in place of its own: by that it is found again."""
+    renamed, n = NAMED[scheduler].subn(lambda found: found[1] + title, text)
+    if n:
+        return renamed
+    first, _, rest = text.partition("\n")
+    return f"{first}\n{NAME[scheduler]} {title}\n{rest}"
 
 
 def _slurm(settings: Settings, tasks: bool) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Wish:
     limit : failures in a row after which it gives up, where no job is left
     needed : gives the seconds that the next member is expected to need
     load : gives the number of members on their way
-    edit : makes the script to submit of the one that dask-jobqueue writes
+    edit : makes the script to submit of the one that dask-jobqueue writes, and of the job's name
     alone : nobody but this driver may be at work in the directory
     """
 
@@ -47,5 +47,5 @@ class Wish:
     limit: int = 6
     needed: Callable[[], float] = lambda: 0.0
     load: Callable[[], int] = lambda: 1
-    edit: Callable[[str], str] = str
+    edit: Callable[[str, str], str] = lambda script, title: script
     alone: bool = False

@@ -73,10 +73,11 @@ class Rig:
 
     def launch(
         self,
-        cluster: erl.Cluster,
+        cluster: Any,
         n: int = 100,
         program: Any = None,
         space: Any = SPACE,
+        goal: Any = None,
         **more: Any,
     ) -> Any:
         """A campaign that runs beside this thread."""
@@ -84,7 +85,7 @@ class Rig:
         return erl.launch(
             program or self.program(),
             space,
-            erl.Minimize("y"),
+            goal or erl.Minimize("y"),
             n_members=n,
             cluster=cluster,
             **{**given, **more},
@@ -176,6 +177,7 @@ class Rig:
         if there:
             print("LEFT BEHIND", there, file=sys.stderr)
         keys = list(self.store.glob("jobs/keys-*")) + list(self.store.glob("jobs/jobs-*.json"))
+        print(*(f"LEFT BEHIND {path}" for path in keys), sep="\n", end="", file=sys.stderr)
         return len(there.jobs) + len(there.processes) + len(keys)
 
     def fates(self) -> dict[str, int]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from fault_rig import MEMBER, Found, Rig, kill, wait_for
+from network import new_network
 
 import ensemblerl as erl
 
+ONLY_X = erl.Space(x=erl.Real(0.0, 1.0))
 STEPS = """\
 #!/bin/sh
 echo "start {{ number }} {{ attempt }} $$" >> {{ log }}
@@ -132,7 +135,8 @@ def mpi_over_nodes(rig: Rig) -> Found:
     done'""",
     )
     cluster = rig.cluster(n_jobs=1, nodes=2, cores=4)
-    handle = rig.launch(cluster, 100, rig.program(text, cores=4, constants={"beat": str(beat)}))
+    program, space = rig.program(text, cores=4, constants={"beat": str(beat)}), ONLY_X
+    handle = rig.launch(cluster, 100, program, space)
     wait_for(lambda: "10 1" in beat.read_text() or handle.done, "the member over two nodes", 120)
     wait_for(lambda: beat.read_text().count(" 10 1\n") >= 8, "all ranks", 20)
     pid = next(p for number, _, p in rig.running() if number == 10)
@@ -213,7 +217,15 @@ def _value(x: float, seconds: float) -> dict[str, float]:
 
 def interfaces(rig: Rig) -> Found:
     """The first interface cannot be reached from nodes: preflight names the one that works."""
-    raise NotImplementedError
+    with new_network() as network:
+        python = network.command(sys.executable)
+        first = rig.cluster(python=python, host=network.outside_address).preflight()
+        told = next(finding for finding in first.findings if finding.what == "network")
+        assert not first.ok
+        assert told.remedy == f"give interface={network.inside!r}", str(first)
+        rig.recovery = 0.0
+        handle = rig.launch(rig.cluster(python=python, interface=network.inside))
+        return rig.finish(handle, remarks="as it said, all members ran through that one")
 
 
 def cores_and_devices(rig: Rig) -> Found:
@@ -226,7 +238,7 @@ def cores_and_devices(rig: Rig) -> Found:
         "$CUDA_VISIBLE_DEVICES $(date +%s.%N) >> " + str(seen) + "; sleep 0.7'",
     )
     cluster = rig.cluster(n_jobs=1, cores=2, gpus=2)
-    handle = rig.launch(cluster, 100, rig.program(text))
+    handle = rig.launch(cluster, 100, rig.program(text), ONLY_X)
     rig.recovery = 0.0
     found = rig.finish(handle)
     lines = [line.split() for line in seen.read_text().splitlines()]

@@ -1,0 +1,74 @@
+"""Clusters as people use them, on a real Slurm: theirs, ours, several campaigns on one."""
+
+import time
+import warnings
+
+import pytest
+from fault_rig import Rig, wait_for
+
+import ensemblerl as erl
+
+SHORT = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.1, 0.4))
+
+
+@pytest.mark.timeout(180)
+def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm, tmp_path):
+    from ensemblerl.cluster.jobqueue import cluster_classes
+
+    rig = Rig(slurm, tmp_path / "row")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = cluster_classes()["slurm"](
+            cores=2, processes=1, memory="1GB", log_directory=str(tmp_path / "logs")
+        )
+    cluster.scale(jobs=2)
+    try:
+        handle = rig.launch(cluster, 60)
+        rig.after(handle, 6)
+        job = rig.job_of(rig.running()[0][2])
+        slurm.run("scancel", job)
+        wait_for(lambda: handle.done or len(cluster.scheduler.workers) < 2, "its end", 30)
+        wait_for(lambda: handle.done or len(cluster.scheduler.workers) == 2, "another", 60)
+        assert not handle.done, "the campaign was too short to tell"
+        ds = handle.wait(120)
+        assert (ds.fate == "ok").all()
+        assert rig.again() == 0
+        living = {j.id for j in slurm.squeue() if j.state == "RUNNING"}
+        assert len(living) == 2
+        assert job not in living
+        cluster.scale(jobs=1)
+        wait_for(lambda: len(slurm.squeue()) == 1, "one job less", 30)
+    finally:
+        cluster.close()
+    assert rig.left() == 0
+
+
+@pytest.mark.timeout(180)
+def test_campaigns_share_the_jobs_of_an_open_cluster(slurm, tmp_path):
+    rig, again = Rig(slurm, tmp_path / "one"), Rig(slurm, tmp_path / "two")
+    with rig.cluster(n_jobs=1) as cluster:
+        one = rig.launch(cluster, 8, space=SHORT)
+        assert (one.wait(90).fate == "ok").all()
+        jobs = [j.id for j in slurm.squeue()]
+        two = again.launch(cluster, 8, space=SHORT)
+        assert (two.wait(90).fate == "ok").all()
+        assert [j.id for j in slurm.squeue()] == jobs
+    assert rig.left() == 0
+
+
+@pytest.mark.timeout(120)
+def test_functions_run_each_in_a_process_of_their_own(slurm, tmp_path):
+    def who(x: float) -> dict[str, float]:
+        import os
+
+        time.sleep(0.3)
+        return {"value": x, "pid": float(os.getpid())}
+
+    rig = Rig(slurm, tmp_path / "row")
+    space = erl.Space(x=erl.Real(0.0, 1.0))
+    cluster = rig.cluster(n_jobs=1, cores=3, members_per_job=3)
+    handle = rig.launch(cluster, 24, who, space, erl.Minimize("value"))
+    ds = handle.wait(90)
+    assert (ds.fate == "ok").all()
+    assert len(set(ds.pid.values.tolist())) == 3
+    assert rig.left() == 0
