@@ -284,7 +284,8 @@ class Campaign:
         if self._again.alone(self.in_flight):
             return True
         workers = self.executor.n_workers
-        room = self._bundling.room(self.n_pending, workers, self.in_flight)
+        taken = self._beside.taken(self._in_flight, self.in_flight)
+        room = self._bundling.room(self.n_pending, workers, taken)
         members = self.ask(room) if room else None
         if members is not None:
             for bundle in members.split(self._bundling.size(self.n_pending, workers)):
@@ -297,8 +298,7 @@ class Campaign:
     def _rerun(self) -> None:
         """Launch again what was lost, stopped or is retried."""
         while self._again and not self._halted and self.in_flight < max(1, self.n_pending):
-            i = self._again.next(self.in_flight)
-            if i is None:
+            if (i := self._again.next(self.in_flight)) is None:
                 return
             self._relaunch(i)
 

@@ -277,7 +277,8 @@ class Executor(Protocol):
     the same, may say so by an attribute ``inline = True``: learners learn inline there. One whose
     workers come and go may have ``learn(outcomes)``, told how every attempt ended, those of
     earlier sessions first; ``held()``, `ensemblerl.events.Held` of jobs that are over, each once;
-    and ``note``, one sentence that says why workers are missing, "" when none is.
+    and ``note``, one sentence that says why workers are missing, "" when none is. ``elsewhere =
+    True`` says that members which go on without a worker take no place from those it starts.
     """
 
     n_workers: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ JOB, WALLTIME, BEGAN = "ENSEMBLERL_JOB", "ENSEMBLERL_WALLTIME", "ENSEMBLERL_BEGA
 LEAST, SHARE, MOST = 10.0, 0.02, 60.0
 """Seconds before the end of a job by which members are to be over: a share of what was left when
 the worker came, within bounds. Results are written then, and checkpoints moved."""
+SEVERAL = re.compile(r"-(?:r|e)?\d+-(\d+)$")
+"""End of the name of a Dask worker that shares its job: number of the job, and its own in that."""
 
 
 class Allocation:
@@ -29,6 +32,7 @@ class Allocation:
     cores : processor cores of one member
     environment : of the process
     left : seconds until the job ends; None: from the environment, unknown where it says nothing
+    name : of the Dask worker; tells which of several processes in its job this is
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Allocation:
         environment: Mapping[str, str] | None = None,
         *,
         left: float | None = None,
+        name: str = "",
     ) -> None:
         environment = os.environ if environment is None else environment
         self.job = environment.get(JOB) or job_id(environment)
@@ -49,8 +54,10 @@ class Allocation:
         self.draining = False
         self._lock = threading.Lock()
         self._free = list(range(slots))
-        self._cores = _shared_cores(slots, cores, environment)
-        self._devices = _shared_devices(slots, environment)
+        of_several = SEVERAL.search(name)
+        index = int(of_several[1]) if of_several else None
+        self._cores = _shared_cores(slots, cores, environment, index or 0)
+        self._devices = _shared_devices(slots, environment, index)
 
     @property
     def left(self) -> float | None:
@@ -60,6 +67,13 @@ class Allocation:
     def told(self) -> dict[str, Any]:
         """What the head is told with every heartbeat: JSON."""
         return {"job": self.job, "left": self.left, "draining": self.draining}
+
+    def claim(self) -> None:
+        """Keep this process to the GPU of its slot, where it has one slot in a job of several
+        processes: what runs in the process itself is told of no place.
+        """
+        if self._devices is not None and len(self._devices) == 1:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self._devices[0])
 
     @contextlib.contextmanager
     def place(self, needed: float) -> Iterator[Place]:
@@ -99,27 +113,31 @@ def uptime() -> float:
 
 
 def _shared_cores(
-    slots: int, cores: int, environment: Mapping[str, str]
+    slots: int, cores: int, environment: Mapping[str, str], index: int
 ) -> list[tuple[int, ...]] | None:
-    """Processors for each slot; None where the queue does not confine the job to its own: then
-    whoever else is on the node would be given the same.
+    """Processors for each slot of the process with this index in its job; None where the queue
+    does not confine the job to its own: then whoever else is on the node would be given the same.
     """
     mine = sorted(os.sched_getaffinity(0))
     told = environment.get("SLURM_CPUS_ON_NODE") or environment.get("NCPUS") or ""
-    if not told.isdigit() or len(mine) > int(told) or len(mine) < slots * cores:
+    own = mine[index * slots * cores : (index + 1) * slots * cores]
+    if not told.isdigit() or len(mine) > int(told) or len(own) < slots * cores:
         return None
-    return [tuple(mine[k * cores : (k + 1) * cores]) for k in range(slots)]
+    return [tuple(own[k * cores : (k + 1) * cores]) for k in range(slots)]
 
 
-def _shared_devices(slots: int, environment: Mapping[str, str]) -> list[tuple[str, ...]] | None:
-    """GPUs for each slot, in equal shares; where there are fewer than slots, one is shared."""
-    told = environment.get("CUDA_VISIBLE_DEVICES")
-    if told is None or slots < 2:
+def _shared_devices(
+    slots: int, environment: Mapping[str, str], index: int | None
+) -> list[tuple[str, ...]] | None:
+    """GPUs for each slot, in equal shares; where there are fewer than slots, one is shared. Of
+    several processes (with an index) each slot has one: how many others there are, none knows.
+    """
+    devices = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if not devices or (slots < 2 and index is None):
         return None
-    devices = [name for name in told.split(",") if name]
-    if not devices:
-        return None
-    each = max(1, len(devices) // slots)
+    each = max(1, len(devices) // slots) if index is None else 1
+    first = (index or 0) * slots * each
     return [
-        tuple(devices[(k * each + i) % len(devices)] for i in range(each)) for k in range(slots)
+        tuple(devices[(first + k * each + i) % len(devices)] for i in range(each))
+        for k in range(slots)
     ]

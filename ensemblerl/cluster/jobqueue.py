@@ -8,14 +8,18 @@ on to work; submitting, watching and replacing is done by the reconciler.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import types
 from typing import Any
 
+from distributed import Status
 from distributed.deploy.cluster import Cluster
 
 SCHEDULERS = {"SLURMJob": "slurm", "PBSJob": "pbs", "MoabJob": "pbs"}
 """Class of a job -> the queue that knows it."""
+_NUMBERS = itertools.count(1)
+"""Of the jobs of this process: no name is used twice, jobs that were dropped may live."""
 
 
 def cluster_classes() -> dict[str, Any]:
@@ -55,7 +59,6 @@ class JobQueue:
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self._lock = threading.Lock()
-        self._count = 0
         # Base method: tells the cluster of workers that come and go, and ends no job for it.
         base = Cluster._update_worker_status
         cluster._update_worker_status = types.MethodType(base, cluster)
@@ -80,9 +83,9 @@ class JobQueue:
     def add(self) -> str:
         """Name of one job more that is wanted; who calls this submits it."""
         with self._lock:
-            self._count += 1  # no name is used twice: jobs that were dropped may live
-            name = f"{self.cluster.name}-e{self._count}"
-            self.cluster.workers[name] = self.make(name)
+            name = f"{self.cluster.name}-e{next(_NUMBERS)}"
+            job = self.cluster.workers[name] = self.make(name)
+            job.status = Status.running  # else a client that connects would submit it, too
             self.cluster.worker_spec[name] = self.cluster.new_spec
         return name
 
@@ -100,6 +103,11 @@ class JobQueue:
         and the first may not be gone yet.
         """
         return str(self.make(f"{name}-r$(date +%s)", title).job_script())
+
+    def title(self, name: str) -> str:
+        """What the queue calls a job that the cluster has submitted itself."""
+        with self._lock:
+            return str(getattr(self.cluster.workers.get(name), "job_name", ""))
 
     def submitted(self, name: str, job_id: str) -> None:
         """Enter the id of a job: ``close`` and ``scale`` end it by that."""

@@ -2,9 +2,9 @@
 
 A job goes through these states. ``new``: to be submitted. ``unsure``: its submission got no
 answer. ``missing``: nor is it in the queue, another is submitted in its place; should it come all
-the same, it is ended. ``waiting``: in the queue. ``starting``: the queue runs it, no worker of it has come yet.
-``up``: workers are connected. ``leaving``: they take no more members. ``alone``: the queue runs
-it and its workers are gone; programs in it may go on. ``over``: the queue has ended it.
+the same, it is ended. ``waiting``: in the queue. ``starting``: the queue runs it, no worker of it
+has come yet. ``up``: workers are connected. ``leaving``: they take no more members. ``alone``: the
+queue runs it and its workers are gone; programs in it may go on. ``over``: the queue has ended it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Job:
     here : addresses of the workers of this run
     past : the same of earlier runs; some may stay connected for a while
     absent : since when the queue has said, again and again, that it does not know the job
+    steady : it has worked for a while
     dropped : not in the books of the Dask cluster any more
     unwanted : nobody is to have it: ended while it waits
     """
@@ -62,6 +63,7 @@ class Job:
     before: list[tuple[float, float, float]] = field(default_factory=list)
     here: set[str] = field(default_factory=set)
     past: set[str] = field(default_factory=set)
+    steady: bool = False
     dropped: bool = False
     unwanted: bool = False
 

@@ -18,6 +18,9 @@ CAUTION = 0.5
 """Of the longest time there is: what a member is taken to need before any has finished."""
 BEST = 0.9
 """Of the longest time there is: more is not waited for, no worker would ever do."""
+ENOUGH = 0.8
+"""Of the longest time there is: who had so much had about the longest. Less than `BEST`, for what
+is begun with so much left has a little less in the end."""
 CHECKPOINTED = 0.1
 """The same for members that go on from where they were cut off: a start must be worth its cost."""
 GROWTH = 2.0
@@ -69,9 +72,9 @@ class Needs:
         longest = self.longest
         if longest is None:
             return 0.0
-        if self._checkpoint:
-            return CHECKPOINTED * longest
         usual = self._usual(longest)
+        if self._checkpoint:
+            return min(usual, CHECKPOINTED * longest)
         grown = [GROWTH * self._cut[i] for i in numbers if i in self._cut]
         return min(max([usual, *grown]), BEST * longest)
 
@@ -81,7 +84,7 @@ class Needs:
 
     def hopeless(self, number: int) -> bool:
         """Whether this member was cut off although it had about as long as any can have."""
-        return self.longest is not None and self._cut.get(number, 0.0) >= BEST * self.longest
+        return self.longest is not None and self.had(number) >= ENOUGH * self.longest
 
     def _usual(self, longest: float) -> float:
         if self._most is not None:

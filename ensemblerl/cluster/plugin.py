@@ -71,10 +71,12 @@ class CarryJobInQueue(CarryJob):
         super().setup(worker)
         known = _ALLOCATIONS.get(worker.address)
         if known is None:
-            known = Allocation(worker.state.nthreads, self.cores)
+            slots, name = worker.state.nthreads, str(worker.name)
+            known = Allocation(slots, self.cores, name=name)
             if known.until is None and (number := job_id(os.environ)):
                 left = self.ask(number)
-                known = Allocation(worker.state.nthreads, self.cores, left=left)
+                known = Allocation(slots, self.cores, left=left, name=name)
+            known.claim()
             _ALLOCATIONS[worker.address] = known
         worker.metrics[METRIC] = lambda _: known.told()
 

@@ -39,6 +39,8 @@ class QueuedExecutor(DaskExecutor):
     settings : of the jobs, where they are known: ``max_runtime`` counts
     """
 
+    elsewhere = True
+
     def __init__(
         self,
         take: Callable[[Job], Pool],

@@ -16,7 +16,6 @@ from typing import Any
 from ensemblerl.cluster.accounts import held
 from ensemblerl.cluster.jobqueue import JobQueue
 from ensemblerl.cluster.jobs import (
-    ALIVE,
     Backoff,
     Job,
     Policy,
@@ -39,8 +38,17 @@ SOON, LATER = 3.0, 30.0
 """Seconds between questions to the queue: while something is expected to change, and else."""
 WATCHED = 300.0
 """Seconds for which a job that waits in the queue is asked for often."""
-SUBMITTING = 60.0
-"""Seconds after which a submission without an answer, and not in the queue, has failed."""
+SUBMITTING = 30.0
+"""Seconds of answers without a job after which its submission, which got none, has failed."""
+LOOKED = 600.0
+"""Seconds for which such a job is looked for after that, lest there be two for one."""
+STEADY = 10.0
+"""Seconds after which a job whose worker connected is a job that works."""
+AHEAD = 0.25
+"""Of the time of a job: no sooner is it replaced while it can still begin a member, or with long
+members there would be many more jobs than wanted."""
+CLOSING = 30.0
+"""Seconds for which a silent queue is asked again and again to end the jobs."""
 LEAD = 30.0
 """Seconds from a submission until a worker connects, before that was seen."""
 IDLE = 5.0
@@ -49,6 +57,10 @@ SETTLING = 1.0
 """Seconds between the end of a worker and a question to the queue that may know why."""
 TITLE = {"slurm": 100, "pbs": 15}
 """Characters of a job's name that the queue remembers."""
+ENDED = BLAMELESS - {"unknown"}
+"""How jobs end that somebody, or something, has ended."""
+AGAIN = ("node_fail", "preempted", "unknown")
+"""How jobs end that a queue may start once more without asking."""
 LEAVING = ("paused", "closing", "closing_gracefully", "closed")
 """States of a Dask worker that takes no more."""
 
@@ -81,9 +93,13 @@ class Reconciler(threading.Thread):
         self._gone: dict[str, float] = {}
         self._held: list[Held] = []
         self._inherited: dict[str, str] = {}
+        self._sought: list[str] = []
         self._backoff, self._lead = Backoff(), LEAD
         self._trouble: dict[str, str] = {}
-        self._silence, self._asked, self._idle = "", -math.inf, math.inf
+        self._silence, self._idle = "", math.inf
+        self._asked = self._answered = -math.inf
+        self._coming, self._excused, self._longest = 0, 0, 0.0
+        self._doubtful: set[str] = set()
         self._goal, self._known = wish.n_jobs or 0, 0
         self._halt, self._lock = threading.Event(), threading.RLock()
 
@@ -109,11 +125,12 @@ class Reconciler(threading.Thread):
             job, gone = self._jobs_of.get(address), self._gone.get(address)
             if job is None:
                 return Death(f"its worker ({address}) is gone", False)
-            where = f"job {job.id}" + (f" on {job.node}" if job.node else "")
-            if job.state == "over" or job.cause == "requeued":
-                cut = job.cause == "timeout"
-                return Death(f"{where} ended: {job.cause}", job.cause in BLAMELESS, cut)
-            if gone is None or self._asked < gone + SETTLING:
+            where = f"job {job.id or job.title}" + (f" on {job.node}" if job.node else "")
+            cause = "requeued" if address in job.past else job.cause
+            if address in job.past or job.state == "over":
+                return Death(f"{where} ended: {cause}", cause in BLAMELESS, cause == "timeout")
+            ending = not math.isnan(job.ending)  # how, will be said
+            if gone is None or ending or self._answered < gone + SETTLING:
                 return None
             return Death(f"its worker died, while {where} runs on", False)
 
@@ -150,17 +167,20 @@ class Reconciler(threading.Thread):
     def _follow(self, now: float) -> None:
         """Take over what somebody else did to the cluster: submitted, scaled up or down."""
         wanted = self._jobqueue.wanted()
-        if self.wish.n_jobs is None:
-            self._goal = max(0, self._goal + len(wanted) - self._known)
-        for name, job_id in wanted.items():
-            if name not in self._table and job_id is not None:
-                state = "waiting" if job_id else "new"
-                self._table[name] = Job(name, id=job_id, state=state, submitted=now)
+        if self.wish.n_jobs is None and len(wanted) != self._known:
+            self._goal = len(wanted)  # he says how many there are to be, not how many more
+        new = {name: job_id for name, job_id in wanted.items() if name not in self._table}
+        self._coming = sum(job_id is None for job_id in new.values())
+        for name, job_id in new.items():
+            if job_id is not None:
+                state, title = "waiting" if job_id else "new", self._jobqueue.title(name)
+                self._table[name] = Job(name, title, job_id, state, submitted=now)
                 if job_id:
-                    self._register.add(job_id, name)
+                    self._register.add(job_id, title)
         for job in self._table.values():
-            if job.name not in wanted and job.state in ("new", *ALIVE):
-                job.state = "alone" if job.id else "over"
+            if job.name not in wanted and not job.dropped:
+                job.dropped = job.unwanted = True
+                job.state = "over" if job.state == "new" else job.state
         self._known = len(wanted)
 
     def _see(self, now: float) -> None:
@@ -172,15 +192,19 @@ class Reconciler(threading.Thread):
                 self._jobs_of[worker.address] = job
         here = {worker.address: worker for worker in workers}
         self._gone.update(dict.fromkeys(self._workers.keys() - here.keys(), now))
+        for address in here:
+            self._gone.pop(address, None)
         self._workers = here
         free = sum(w.slots - w.busy for w in workers if not w.draining)
         self._idle = math.inf if free < self.wish.slots else min(self._idle, now)
+        self._longest = max([self._longest, *(w.left for w in workers if w.left is not None)])
         for job in self._table.values():
             came = job.came
             see_workers(job, found.get(job.name, []), now)
-            if job.came and not came:
-                if not math.isnan(job.submitted):
-                    self._lead += 0.5 * (now - job.submitted - self._lead)
+            if job.came and not came and not math.isnan(job.submitted):
+                self._lead += 0.5 * (now - job.submitted - self._lead)
+            if job.state == "up" and not job.steady and now - job.connected >= STEADY:
+                job.steady = True
                 self._backoff.worked()
                 self._trouble.clear()
 
@@ -206,45 +230,68 @@ class Reconciler(threading.Thread):
         """Seconds between two questions to the queue, as things are."""
         soon = any(
             job.state in ("unsure", "starting", "leaving", "alone")
-            or not math.isnan(job.silent)
-            or (job.state == "waiting" and now - job.submitted < WATCHED)
+            or not (math.isnan(job.silent) and math.isnan(job.absent))
+            or (job.state in ("waiting", "missing") and now - job.submitted < WATCHED)
             for job in self._table.values()
-        ) or any(gone + SETTLING > self._asked for gone in self._gone.values())
-        return SOON if soon else LATER
+        ) or any(gone + SETTLING > self._answered for gone in self._gone.values())
+        return SOON if soon or self._silence else LATER
 
     def _ask(self, now: float) -> None:
         jobs = self.jobs()
         ids = [job.id for job in jobs if job.id]
-        unsure = [job for job in jobs if not job.id and job.state != "new"]
+        unsure = [job for job in jobs if not job.id and self._looked_for(job, now)]
+        self._asked = now
         try:
             told = self._queue.jobs(ids) if ids else {}
             found = self._queue.find([job.title for job in unsure]) if unsure else {}
             self._silence = ""
         except QueueSilent as error:
             self._silence = f"the queue does not answer ({error})"
-            self._asked = now - SOON  # it has not said anything
+            for job in unsure:
+                job.absent = math.nan  # only answers count
             return
         with self._lock:
-            self._asked = now
+            self._answered = now
             for job in jobs:
                 if job.id:
                     see_queue(job, told.get(job.id), now)
             for job in unsure:
                 self._resolve(job, found.get(job.title), now)
-        late = [job for job in self.jobs() if overdue(job, now)]
-        if late:
-            self._cancel([job.id for job in late])
+            ended = [job for job in self.jobs() if job.id and self._to_end(job, now)]
+        if ended:
+            self._cancel([job.id for job in ended])
+
+    def _looked_for(self, job: Job, now: float) -> bool:
+        """Whether a job without an id is to be looked for by its title."""
+        return job.state != "new" and (job.state != "missing" or now - job.submitted < LOOKED)
+
+    def _to_end(self, job: Job, now: float) -> bool:
+        """Whether the queue is to end it: no worker of it comes, or nobody wants it any more."""
+        if job.dropped and job.state == "waiting":
+            job.unwanted = True
+        return overdue(job, now) or (job.unwanted and job.state in ("waiting", "starting"))
 
     def _resolve(self, job: Job, queued: Queued | None, now: float) -> None:
-        """A submission whose answer was lost is in the queue, or is not."""
+        """A submission whose answer was lost is in the queue, or is not; the controller of a
+        queue that did not answer may find it among its mail a while after it answers again.
+        """
         if queued is not None:
             self._entered(job, queued.id)
-        elif job.state == "unsure" and now - job.submitted > SUBMITTING:
-            job.state = "new"
+        if queued is not None or job.state == "missing":
+            return
+        job.absent = now if math.isnan(job.absent) else job.absent
+        if now - job.absent <= SUBMITTING:
+            return
+        if job.state == "unsure":
+            job.state, job.unwanted, job.absent = "missing", True, math.nan
+            self._drop(job)
+            self._backoff.failed("a job was submitted, and is not there", job.submitted, now)
+        elif job.state == "alone":  # its worker came and went, and no queue knows it
+            job.state, job.cause, job.ended = "over", "unknown", now
 
     def _entered(self, job: Job, job_id: str) -> None:
-        job.id = job_id
-        job.state = "waiting" if job.state == "unsure" else job.state
+        job.id, job.absent = job_id, math.nan
+        job.state = "waiting" if job.state in ("unsure", "missing") else job.state
         self._jobqueue.submitted(job.name, job_id)
         self._register.add(job_id, job.title)
 
@@ -252,21 +299,44 @@ class Reconciler(threading.Thread):
         """Take note of jobs that are over; those that can do nothing more make room."""
         for job in list(self._table.values()):
             if job.state in ("over", "leaving", "alone"):
-                self._drop(job.name)
+                self._drop(job)
             if job.state != "over":
                 continue
             del self._table[job.name]
-            self._register.remove(job.id)
+            self._register.remove(job.id, job.title)
             self._hold(job)
-            if not job.came and job.id:
-                what = f"job {job.id} died before connecting ({job.cause})"
-                self._trouble = {what: f"see {self._directory}/*{job.id}*"}
+            self._doubtful |= {job.id} if job.cause in AGAIN and job.id else set()
+            if job.id and (what := self._failed(job)):
+                self._trouble = {what: f"see {self._log(job)}"}
                 self._backoff.failed(what, job.submitted, now)
 
-    def _drop(self, name: str) -> None:
-        before = len(self._jobqueue.wanted())
-        self._jobqueue.drop(name)
-        self._known += len(self._jobqueue.wanted()) - before
+    def _failed(self, job: Job) -> str:
+        """How a job failed that did nothing; "" when it did something, or was ended by somebody
+        after it had connected.
+        """
+        if not job.came:
+            return "" if job.unwanted else f"job {job.id} died before connecting ({job.cause})"
+        lived = job.ended - job.connected
+        if lived >= STEADY or job.cause in ENDED:
+            return ""
+        return f"job {job.id} ended {lived:.0f} s after it had connected ({job.cause})"
+
+    def _log(self, job: Job) -> str:
+        """What there is to read of a job; which name that has is the queue's and Dask's choice."""
+        number = re.compile(rf"(?<!\d){re.escape(job.id.partition('.')[0])}(?!\d)")
+        for path in sorted(self._directory.rglob(f"*{job.title}*")):
+            if path.suffix != ".sh" and (path.stem == job.title or number.search(path.name)):
+                with contextlib.suppress(OSError):
+                    if path.is_file() and path.stat().st_size:
+                        return str(path)
+        return str(self._directory)
+
+    def _drop(self, job: Job) -> None:
+        if not job.dropped:
+            job.dropped = True
+            before = len(self._jobqueue.wanted())
+            self._jobqueue.drop(job.name)
+            self._known += len(self._jobqueue.wanted()) - before
 
     def _hold(self, job: Job) -> None:
         wish = self.wish
@@ -275,15 +345,19 @@ class Reconciler(threading.Thread):
     # ---- submitting
 
     def _submit(self, now: float) -> None:
+        if self._silence:
+            return
         with self._lock:
             jobs = self.jobs()
             idle = bool(self._workers) and now - self._idle > IDLE
-            policy = Policy(self._goal, self.wish.needed() + self._lead)
-            lacking = 0 if idle or not self.wish.load() else shortage(jobs, policy)
-            waiting = [job for job in jobs if job.state == "new"]
-            if now < self._backoff.until or not (waiting or lacking):
+            hopeless = self._hopeless(jobs)
+            if idle or not self.wish.load() or now < self._backoff.until:
                 return
-            if self._hopeless(jobs):
+            lacking = max(0, shortage(jobs, Policy(self._goal, self._ahead())) - self._coming)
+            waiting = [job for job in jobs if job.state == "new"]
+            if not (waiting or lacking):
+                return
+            if hopeless:
                 self.error = f"{self._backoff.failures} times in a row: {self._backoff.message}"
                 return
             for _ in range(lacking):
@@ -295,23 +369,36 @@ class Reconciler(threading.Thread):
             if self._halt.is_set() or not self._send(job, now):
                 return
 
+    def _ahead(self) -> float:
+        """Seconds before its end at which a job is replaced."""
+        return min(self.wish.needed() + self._lead, AHEAD * (self._longest or math.inf))
+
     def _hopeless(self, jobs: list[Job]) -> bool:
-        alive = any(job.state not in ("new", "over") for job in jobs)
-        return self._backoff.failures >= self.wish.limit and not alive
+        """Whether jobs have failed, one after the other, since the last that worked was seen: a
+        queue that takes no more of them beside those refuses many times.
+        """
+        if any(job.steady for job in jobs):
+            self._excused = self._backoff.failures
+        self._excused = min(self._excused, self._backoff.failures)
+        alive = any(job.state not in ("new", "missing", "over") for job in jobs) or self._coming
+        return not alive and self._backoff.failures - self._excused >= max(1, self.wish.limit)
 
     def _send(self, job: Job, now: float) -> bool:
         """Submit one; False when that is better not tried again at once."""
         job.title = self._title(job)
-        text = self.wish.edit(self._jobqueue.script(job.name, job.title), job.title)
-        job.state, job.submitted = "unsure", now
         try:
+            text = self.wish.edit(self._jobqueue.script(job.name, job.title), job.title)
+            job.state, job.submitted = "unsure", now
+            self._register.sent(job.title)
             self._entered(job, self._queue.submit(text, self._directory))
             return True
-        except Refused as error:
+        except (Refused, OSError, ValueError) as error:  # the latter two: no script, nothing sent
+            what = "the queue refused a job" if isinstance(error, Refused) else "no job script"
             with self._lock:
                 job.state = "new"
-                self._trouble = {f"the queue refused a job: {error}": ""}
-                self._backoff.failed(f"the queue refused a job: {error}", now, now)
+                self._register.remove(job.title)
+                self._trouble = {f"{what}: {error}": ""}
+                self._backoff.failed(f"{what}: {error}", now, now)
         except QueueSilent as error:
             self._silence = f"the queue does not answer ({error})"
         return False
@@ -328,38 +415,60 @@ class Reconciler(threading.Thread):
         """End what killed drivers left waiting in the queue; what runs may hold programs whose
         results are wanted, and is ended with everything else.
         """
-        self._inherited = self._register.inherited()
+        ids, titles = self._register.inherit()
+        self._inherited, self._sought = ids, titles
         with contextlib.suppress(QueueSilent):
-            told = self._queue.jobs(list(self._inherited)) if self._inherited else {}
-            self._cancel([i for i, job in told.items() if job.state == "pending"])
-            self._inherited = {i: t for i, t in self._inherited.items() if i in told}
-        for job_id, title in self._inherited.items():
-            self._register.add(job_id, title)
+            told = self._queue.jobs(list(ids)) if ids else {}
+            found = self._queue.find(titles) if titles else {}
+            # numbers are given again where a queue was set up anew
+            mine = [job for i, job in told.items() if job.name == ids[i]] + list(found.values())
+            living = {job.id: job.name for job in mine if job.state != "ended"}
+            for job_id, title in living.items():
+                self._register.add(job_id, title)
+            self._register.remove(*(ids.keys() - living.keys()), *titles)
+            self._inherited, self._sought = living, []
+            self._cancel([job.id for job in mine if job.state == "pending"])
 
     def close(self, *, cancel: bool = True) -> None:
-        """Stop; end all jobs in the queue, those too whose submission had no answer."""
+        """Stop; end all jobs in the queue, those too whose submission had no answer.
+
+        Parameters
+        ----------
+        cancel : False: only those that killed drivers left
+        """
         self._halt.set()
         if self.is_alive():
             self.join()
         with self._lock:
-            for job in self.jobs():
-                job.cause = job.cause or "closed"
-                job.ended = time.monotonic()
+            jobs = self.jobs()
+            ids, titles = set(self._inherited), set(self._sought)
+            if cancel:
+                ids |= self._doubtful | {job.id for job in jobs if job.id}
+                titles |= {job.title for job in jobs if not job.id and job.state != "new"}
+            for job in jobs:
+                job.state, job.cause, job.ended = "over", "closed", time.monotonic()
                 self._hold(job)
-        if not cancel:
-            return
-        ids = [job.id for job in self.jobs() if job.id] + list(self._inherited)
-        unsure = [job.title for job in self.jobs() if not job.id and job.state != "new"]
-        with contextlib.suppress(QueueSilent):
-            ids += [queued.id for queued in self._queue.find(unsure).values()] if unsure else []
-        if self._cancel(ids):
-            for job_id in ids:
-                self._register.remove(job_id)
+            self._table.clear()
+            self._inherited, self._sought, self._doubtful = {}, [], set()
+        self._end(sorted(ids), sorted(titles))
 
-    def _cancel(self, ids: list[str]) -> bool:
+    def _end(self, ids: list[str], titles: list[str]) -> None:
+        """End jobs, again and again while the queue is silent: what is left behind costs."""
+        until = time.monotonic() + CLOSING
+        while not self._cancel(ids, titles):
+            if time.monotonic() > until:
+                return  # who comes next finds them in the register
+            time.sleep(TICK)
+        self._register.remove(*ids, *titles)
+
+    def _cancel(self, ids: list[str], titles: list[str] | None = None) -> bool:
+        """End jobs by their ids and titles; whether the queue has answered."""
         try:
             if ids:
                 self._queue.cancel(ids)
+            found = [job.id for job in self._queue.find(titles).values()] if titles else []
+            if found:
+                self._queue.cancel(found)
         except (QueueSilent, Refused) as error:
             self._silence = f"the queue does not answer ({error})"
             return False

@@ -25,37 +25,57 @@ class Register:
         self._directory, self._alone = directory, alone
         self._path = directory / f"jobs-{token}.json"
         self._ids: dict[str, str] = {}
+        self._sent: set[str] = set()
+
+    def sent(self, title: str) -> None:
+        """A job is being submitted; a driver that ends just now never knows its id."""
+        self._sent.add(title)
+        self._write()
 
     def add(self, job_id: str, title: str) -> None:
         """A job is in the queue."""
         self._ids[job_id] = title
+        self._sent.discard(title)
         self._write()
 
-    def remove(self, job_id: str) -> None:
-        """It is no more."""
-        if self._ids.pop(job_id, None) is not None:
+    def remove(self, *words: str) -> None:
+        """Jobs of these ids, or titles, are no more."""
+        if not (self._ids.keys() | self._sent).isdisjoint(words):
+            self._sent.difference_update(words)
+            for word in words:
+                self._ids.pop(word, None)
             self._write()
 
     def _write(self) -> None:
         part = self._path.with_suffix(".part")
         with contextlib.suppress(OSError):  # a full disk is no reason to stop
-            if not self._ids:
+            if not (self._ids or self._sent):
                 self._path.unlink(missing_ok=True)
                 return
-            part.write_text(json.dumps({**process(), "jobs": self._ids}))
+            about = {**process(), "jobs": self._ids, "sent": sorted(self._sent)}
+            part.write_text(json.dumps(about))
             os.replace(part, self._path)  # noqa: PTH105
 
-    def inherited(self) -> dict[str, str]:
-        """Jobs of drivers that are gone: id -> title. Their files are taken away."""
-        found: dict[str, str] = {}
+    def inherit(self) -> tuple[dict[str, str], list[str]]:
+        """Jobs of drivers that are gone: id -> title, and titles of those whose id is not known.
+        They are in our file from now on, and in theirs no more.
+        """
+        ids, titles, read = dict[str, str](), list[str](), list[Path]()
         for path in sorted(self._directory.glob("jobs-*.json")):
             try:
                 about = json.loads(path.read_text())
                 here = about["host"] == host_name()
                 gone = not lives(about) if here else self._alone
                 if path != self._path and gone:
-                    found.update(about["jobs"])
-                    path.unlink()
+                    ids.update(about["jobs"])
+                    titles += about.get("sent", [])
+                    read.append(path)
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-        return found
+        self._ids.update(ids)
+        self._sent.update(titles)
+        self._write()
+        for path in read:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return ids, titles

@@ -22,12 +22,13 @@ class Beside:
 
     Parameters
     ----------
-    executor : may have ``learn(outcomes)`` and ``held()``, see `ensemblerl.protocols.Executor`
+    executor : may have ``learn``, ``held`` and ``elsewhere``, see `ensemblerl.protocols.Executor`
     """
 
     def __init__(self, executor: Executor) -> None:
         self._learn: Any = getattr(executor, "learn", None)
         self._held: Any = getattr(executor, "held", None)
+        self._elsewhere = bool(getattr(executor, "elsewhere", False))
 
     def begin(self, ledger: Ledger) -> None:
         """Tell what earlier sessions learnt of run times."""
@@ -38,6 +39,10 @@ class Beside:
         """Tell how attempts ended."""
         if self._learn is not None:
             self._learn(outcomes)
+
+    def taken(self, on_workers: int, in_all: int) -> int:
+        """Places taken by the members on their way, of which some may go on without a worker."""
+        return on_workers if self._elsewhere else in_all
 
     def keep(self, journal: Journal) -> None:
         """Keep the accounts of jobs that are over."""

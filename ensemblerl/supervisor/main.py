@@ -101,10 +101,7 @@ class Supervisor:
             failed = ProgramFailed(watch.code or 0, self.directory)
             # then its own words about that may have found no place either
             raise OSError(errno.ENOSPC, f"{FULL}; {failed}") if full(self.directory) else failed
-        found = self._read(simulation, watch)
-        if reason := watch.called_off():  # what it left may be half of it
-            raise reason
-        return found
+        return self._read(simulation, watch)
 
     def _read(self, simulation: Any, watch: Watch) -> Any:
         watch.interruptible = True

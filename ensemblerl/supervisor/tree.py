@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import subprocess
@@ -84,6 +85,17 @@ class Tree:
         while self._reap() is None and self._handle < 0 and time.monotonic() < until:
             time.sleep(POLL)
         return self._code
+
+    def heeds(self, number: int, before: bool = False) -> bool:
+        """Whether the program itself has a handler for a signal, or ignores it (proc(5)): its end
+        may then be an answer to it. ``before`` where that cannot be seen.
+        """
+        try:
+            text = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return before
+        masks = re.findall(r"^Sig(?:Cgt|Ign):\s*([0-9a-f]+)", text, re.MULTILINE)
+        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks) if masks else before
 
     def memory(self) -> int:
         """Resident bytes of all processes; shared pages count in each of them."""

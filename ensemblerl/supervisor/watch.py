@@ -24,6 +24,12 @@ LATE = 0.5
 """Seconds by which SIGTERM may come later to this process than to the program: a queue sends it to
 all processes of a job, one after the other.
 """
+READING = 2.5
+"""Seconds beyond its time, or SIGTERM, for which the results of a member that came to its end may
+still be read.
+"""
+BRIEF = 0.02
+"""The same after a program has ended well that heeds SIGTERM."""
 SAVING = 2.0
 """Seconds between SIGTERM and SIGKILL for programs that write checkpoints: many do so then."""
 QUEUES = ("SLURM_JOB_ID", "PBS_JOBID", "ENSEMBLERL_JOB")
@@ -66,17 +72,19 @@ class Watch(threading.Thread):
         self.ended, self.done = threading.Event(), threading.Event()
         self.interruptible = False
         self.reason: BaseException | None = None
-        self._terminated = False
+        self._terminated = self._heeds = self._judged = False
+        self._told = 0.0
         self._nudge = os.eventfd(0, os.EFD_NONBLOCK)
 
     def terminate(self) -> None:
         """SIGTERM came to this process; may be called from a handler of signals."""
-        self._terminated = True
+        self._terminated, self._told = True, time.monotonic()
         os.eventfd_write(self._nudge, 1)
 
     def run(self) -> None:
         """Until ``done`` is set."""
         while not self.ended.is_set():
+            self._heeds = self.tree.heeds(signal.SIGTERM, self._heeds)
             self.code = self.tree.wait(self._pause(), self._nudge)
             self.ran = time.monotonic() - self.began
             self.reason = self._reason() if self.code is None else self._behind(self.code)
@@ -133,9 +141,12 @@ class Watch(threading.Thread):
 
     def _behind(self, code: int) -> BaseException | None:
         """What was behind the end of the program, where it was not its own."""
-        # with exit code 0, too: a program may save what it has at SIGTERM, and end well
-        if reason := self.called_off(late=LATE if code else 0.0):
+        # with exit code 0, too: a program may save what it has at SIGTERM, and end well; one that
+        # does not heed SIGTERM ended before that came
+        late = LATE if code else BRIEF if self._heeds else 0.0
+        if (code or self._heeds) and (reason := self.called_off(late=late)):
             return reason
+        self._judged = code == 0
         if code in oom.KILLED and oom.kills() > self.kills:
             from ensemblerl.simulations.processes import NodeFull
 
@@ -154,11 +165,12 @@ class Watch(threading.Thread):
         if self.timeout is not None and ran >= self.timeout:
             doing = ", of which its results were being read," if self.ended.is_set() else ""
             return TimedOut(f"the member took longer than {self.timeout:g} s{doing} and was ended")
-        if self._terminated:
+        more = READING if self._judged else 0.0
+        if self._terminated and time.monotonic() >= self._told + more:
             return self.called_off()
         if self._unwanted():
             return Stopped("stopped while it ran")
-        if self.until is not None and self.began + ran >= self.until:
+        if self.until is not None and self.began + ran >= self.until + more:
             return CutOff(f"cut off after {ran:.0f} s: its job ended")
         if self.most is not None and (used := self.tree.memory()) > self.most:
             return MemoryError(

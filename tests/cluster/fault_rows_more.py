@@ -274,7 +274,7 @@ def wrong_clock(rig: Rig) -> Found:
     with rig.fault(handle, cluster):
         rig.cancel(job)
     found = rig.finish(handle)
-    starts = erl.open(rig.store)["start"].values
-    ahead = int((starts > time.time() + 1800).sum())
+    starts = erl.open(rig.store)["start_time"].values
+    ahead = int((starts > np.datetime64(round(time.time()) + 1800, "s")).sum())
     assert ahead > 0, "no member ran on the node whose clock is wrong"
     return found._replace(remarks=f"{ahead} members ran on it")

@@ -23,7 +23,7 @@ def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm,
         )
     cluster.scale(jobs=2)
     try:
-        handle = rig.launch(cluster, 60)
+        handle = rig.launch(cluster, 120)
         rig.after(handle, 6)
         job = rig.job_of(rig.running()[0][2])
         slurm.run("scancel", job)
