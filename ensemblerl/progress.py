@@ -9,6 +9,7 @@ from ensemblerl.campaign import Campaign
 from ensemblerl.loop.figures import duration as duration
 from ensemblerl.loop.figures import figures as figures
 from ensemblerl.loop.figures import line as line
+from ensemblerl.protocols import Executor
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +42,7 @@ class Progress:
         self._on = self._on and self._console.is_terminal
         self._say(
             f"[bold]EnsembleRL[/] {campaign.n_members} members, {campaign.ledger.n_settled} of "
-            f"them settled, seed {campaign.seed}; starting {type(campaign.executor).__name__}"
+            f"them settled, seed {campaign.seed}; starting {called(campaign.executor)}"
         )
 
     def _say(self, text: str) -> None:
@@ -69,7 +70,8 @@ class Progress:
         from rich.progress import Progress as Bar
 
         workers, pending = campaign.executor.n_workers, campaign.n_pending
-        self._say(f"{workers} workers, at most {pending} members pending")
+        if not getattr(campaign.executor, "note", ""):  # else they are to come, and that is said
+            self._say(f"{workers} workers, at most {pending} members pending")
         columns: list[ProgressColumn] = [
             MofNCompleteColumn(),
             BarColumn(20),
@@ -88,3 +90,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def called(executor: Executor) -> str:
+    """What to call an executor in a line: its ``title`` if it has one."""
+    return str(getattr(executor, "title", "") or type(executor).__name__)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -246,3 +250,57 @@ class Rig:
     @property
     def states(self):
         return sorted(job.state for job in self.reconciler.jobs())
+
+
+class LocalQueue:
+    """Runs each job at once as processes of this machine, in a session of their own."""
+
+    name = "slurm"
+
+    def __init__(self):
+        self.running: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
+        self.killed: set[str] = set()
+        self.most = 0
+
+    def submit(self, script, directory):
+        title = re.search(r"-J (\S+)", script)[1]
+        path = directory / f"{title}.sh"
+        path.write_text(script)
+        id = str(900 + len(self.running))
+        with (directory / f"{title}.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.running[id] = title, process
+        self.most = max(self.most, len(self.alive()))
+        return id
+
+    def alive(self):
+        return [id for id, (_, process) in self.running.items() if process.poll() is None]
+
+    def jobs(self, ids):
+        return {i: self._told(i) for i in ids if i in self.running}
+
+    def find(self, names):
+        return by_name([self._told(i) for i in self.running], set(names))
+
+    def _told(self, id):
+        title, process = self.running[id]
+        code = process.poll()
+        ends = {None: "", 0: "completed"}
+        end = "cancelled" if id in self.killed and code is not None else ends.get(code, "failed")
+        return Queued(id, title, "running" if code is None else "ended", end, node="here")
+
+    def cancel(self, ids):
+        for id in set(ids) & set(self.alive()):
+            self.killed.add(id)
+            with suppress(ProcessLookupError):
+                os.killpg(self.running[id][1].pid, signal.SIGKILL)
+            self.running[id][1].wait()
+
+    def left(self, id):
+        return None

@@ -92,7 +92,7 @@ class TestProcessors:
     def test_a_place_is_free_again_after_an_error(self, eight):
         given_ = Allocation(1, 8, eight)
         for _ in range(2):
-            with pytest.raises(ValueError, match="sim"), given_.place(0.0) as place:
+            with pytest.raises(ValueError, match="sim"), given_.place(0.0) as place:  # noqa: PT012
                 assert len(place.cores) == 8
                 raise ValueError("sim")
 

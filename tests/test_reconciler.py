@@ -1079,7 +1079,8 @@ def test_whatever_happens_there_are_in_the_end_as_many_jobs_as_wanted(tmp_path_f
     assert len(workers) >= n
     # more than wanted are only jobs that were given up and came to work all the same
     known = {job.id: job for job in rig.reconciler.jobs()}
-    assert sum(not known[job.id].dropped for job in rig.living if job.id in known) == n
+    mine = [known[job.id] for job in rig.living if job.id in known]
+    assert sum(not job.dropped for job in mine) <= n <= sum(not job.unwanted for job in mine)
     rig.reconciler.close()
     assert rig.living == []
     held = [(h.job, h.began) for h in rig.held + rig.reconciler.take_held()]

@@ -16,12 +16,12 @@ import xarray as xr
 
 from ensemblerl.finishing import worker_id
 from ensemblerl.protocols import Job
-from ensemblerl.records import Fate, Members, Proposals
+from ensemblerl.records import Fate, Members, Place, Proposals
 from ensemblerl.simulations.function import Function
 from ensemblerl.store.segments import read_arrays, scan
 from ensemblerl.testing.rehearsal import numbered
 from ensemblerl.testing.toys import Least
-from ensemblerl.worker import deliver, run_bundle
+from ensemblerl.worker import deliver, run_bundle, too_late
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -360,6 +360,41 @@ def test_members_stopped_before_they_begin(tmp_path):
     answer = run_bundle(job(lambda x: x, tmp_path), members(x=[0.0, 1.0, 2.0]), stopped=stopped)
     assert [o.fate for o in answer.outcomes] == [Fate.ok, Fate.stopped, Fate.ok]
     assert "before it began" in answer.outcomes[1].cause
+
+
+def test_a_member_is_not_begun_where_it_cannot_finish(tmp_path):
+    """The rest of the bundle neither: it is for a worker with more time."""
+    segments = tmp_path / "store" / "segments"
+    segments.mkdir(parents=True)
+    began = []
+
+    def slow(x):
+        began.append(x)
+        time.sleep(1.5)
+        return x
+
+    place = Place(until=time.monotonic() + 61.0, needed=60.0)
+    answer = run_bundle(job(slow, segments), members(x=[1.0, 2.0, 3.0]), place=place)
+    assert [o.fate for o in answer.outcomes] == ["ok", "stopped", "stopped"]
+    assert began == [1.0]
+    assert "60 s are needed" in answer.outcomes[1].cause
+    assert answer.outcomes[1].cause.startswith("not begun")
+
+
+@pytest.mark.parametrize(
+    ("place", "late"),
+    [
+        (Place(), False),
+        (Place(needed=1e9), False),
+        (Place(until=1e18, needed=1e9), False),
+        (Place(until=0.0), True),
+        (Place(until=0.0, needed=5.0), True),
+    ],
+)
+def test_a_place_without_an_end_has_time_for_anybody(place, late):
+    assert bool(too_late(place)) == late
+    (found,) = run_bundle(job(lambda x: x), members(x=[1.0]), place=place).outcomes
+    assert found.fate == ("stopped" if late else "ok")
 
 
 def test_results_of_members_that_somebody_else_ran(tmp_path):

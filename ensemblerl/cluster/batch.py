@@ -87,7 +87,9 @@ class Cluster:
         from ensemblerl.cluster.describing import description
 
         pool = self._pool
-        return description(self.settings, None if pool is None else pool.reconciler)
+        if pool is None:
+            return description(self.settings, None)
+        return description(self.settings, pool.reconciler, str(pool.cluster.dashboard_link))
 
     def preflight(self, **arguments: Any) -> Report:
         """Try the queue, a job, the network and the environment; see `preflight.preflight`."""

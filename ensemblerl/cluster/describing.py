@@ -6,8 +6,15 @@ from ensemblerl.cluster.reconciler import Reconciler
 from ensemblerl.cluster.settings import Settings
 
 
-def description(settings: Settings, reconciler: Reconciler | None) -> str:
-    """What a person wants to know before, and while, jobs are in the queue."""
+def description(settings: Settings, reconciler: Reconciler | None, link: str = "") -> str:
+    """What a person wants to know before, and while, jobs are in the queue.
+
+    Parameters
+    ----------
+    settings : of the jobs
+    reconciler : looks after them; None while nothing is queued
+    link : to Dask's dashboard
+    """
     s = settings
     each = [f"{s.cores} cores", f"{s.memory / 1e9:.3g} GB"]
     each += [f"{s.gpus} GPUs"] if s.gpus else []
@@ -21,10 +28,10 @@ def description(settings: Settings, reconciler: Reconciler | None) -> str:
         f"{s.n_jobs} jobs of {s.scheduler}" + (f", {where}" if where else ""),
         f"  each: {', '.join(each)}; members side by side: {side}",
         f"  connections: {'encrypted' if s.encrypted else 'NOT encrypted'}; "
-        + ("no dashboard" if not s.dashboard else "dashboard on"),
+        + ("no dashboard" if not s.dashboard else f"dashboard {link or 'when it runs'}"),
     ]
     if reconciler is None:
-        return "\n".join([*lines, "  nothing is queued yet"])
+        return "\n".join([*lines, "  nothing is in the queue now"])
     for job in reconciler.jobs():
         words = [job.id or "-", job.state, job.reason if job.state == "waiting" else job.node]
         lines.append("  " + " ".join(filter(None, words)))

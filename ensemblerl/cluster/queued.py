@@ -40,6 +40,7 @@ class QueuedExecutor(DaskExecutor):
     """
 
     elsewhere = True
+    title = "jobs of a queue"
 
     def __init__(
         self,
@@ -49,6 +50,8 @@ class QueuedExecutor(DaskExecutor):
         settings: Settings | None = None,
     ) -> None:
         self._take, self._give, self.settings = take, give, settings
+        if settings is not None:
+            self.title = f"{settings.n_jobs} jobs of {settings.scheduler}"
         self._needs = Needs()
         self._pool: Pool | None = None
         self._last: Pool | None = None

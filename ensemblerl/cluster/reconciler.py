@@ -308,7 +308,7 @@ class Reconciler(threading.Thread):
             self._doubtful |= {job.id} if job.cause in AGAIN and job.id else set()
             if job.id and (what := self._failed(job)):
                 self._trouble = {what: f"see {self._log(job)}"}
-                self._backoff.failed(what, job.submitted, now)
+                self._backoff.failed(f"{what}, see {self._log(job)}", job.submitted, now)
 
     def _failed(self, job: Job) -> str:
         """How a job failed that did nothing; "" when it did something, or was ended by somebody

@@ -37,6 +37,11 @@ BOOT = (
 """What a supervisor runs. The main module of the driver is never imported."""
 DEVICES = "CUDA_VISIBLE_DEVICES"
 """What CUDA shows of the machine's devices (CUDA C++ Programming Guide, environment variables)."""
+FORKED = {"HYDRA_BOOTSTRAP": "fork", "I_MPI_HYDRA_BOOTSTRAP": "fork"}
+"""Has an ``mpiexec`` of MPICH or Intel start ranks itself where a job has one node. In a Slurm job
+it would have srun do it: ranks would be nobody's children here, and keep to no processors (MPICH,
+"Using the Hydra process manager", bootstrap servers).
+"""
 LOOK = 0.2
 """Seconds between looks at an attempt that another worker has started."""
 
@@ -174,10 +179,11 @@ def _about(
 def _use(place: Place, environment: Mapping[str, str]) -> dict[str, Any]:
     """What a place means to a supervisor, whose clock is that of this machine, too."""
     devices = {} if place.devices is None else {DEVICES: ",".join(place.devices)}
+    here = FORKED if environment.get("SLURM_JOB_NUM_NODES") == "1" else {}
     return {
         "until": place.until,
         "cores": place.cores,
-        "environment": {**environment, **devices},
+        "environment": {**here, **environment, **devices},
     }
 
 

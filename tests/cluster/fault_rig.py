@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -110,6 +111,21 @@ class Rig:
             else:
                 begun.pop((number, attempt), None)
         return [(*key, pid) for key, pid in begun.items() if Path(f"/proc/{pid}").exists()]
+
+    def newest(self) -> int | None:
+        """Process of the member that began last, if it still runs: its supervisor has yet to wait
+        for it, so that nothing finished goes with that.
+        """
+        events = self.events()
+        what, _, _, pid = events[-1] if events else ("", 0, 0, 0)
+        return pid if what == "start" and Path(f"/proc/{pid}").exists() else None
+
+    def job_in_use(self, draw: random.Random) -> str:
+        """A job that runs a member just now."""
+        while True:
+            with suppress(OSError, IndexError, AssertionError):
+                return self.job_of(draw.choice(self.running())[2])
+            time.sleep(0.05)
 
     def again(self) -> int:
         """Members that were started after they had come to their end."""
@@ -246,6 +262,11 @@ def np_unique(values: Any) -> tuple[list[str], list[int]]:
 
     names, counts = np.unique(values, return_counts=True)
     return names.tolist(), counts.tolist()
+
+
+def parent(pid: int | None) -> int:
+    """Of a process: of a member it is the supervisor."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fault_rig import MEMBER, Found, Rig, kill, wait_for
+from fault_rig import MEMBER, Found, Rig, kill, parent, wait_for
 from network import new_network
 
 import ensemblerl as erl
 
+MPIEXEC = Path(sys.executable).parent / "mpiexec"  # of the wheel: the queue brings another
 ONLY_X = erl.Space(x=erl.Real(0.0, 1.0))
 STEPS = """\
 #!/bin/sh
@@ -75,7 +76,8 @@ def too_long(rig: Rig) -> Found:
     assert "walltime" in said, said
     starts = max(attempt for _, _, attempt, _ in rig.events())
     found = rig.count(100, f"after {rig.recovery:.0f} s, {starts} starts a member at most: {said}")
-    return found._replace(lost=0)  # the campaign is over by an error: nobody waits for the rest
+    # it ended by an error: lost would be what was acknowledged and is not in the store
+    return found._replace(lost=handle.campaign.ledger.n_settled - found.acknowledged)
 
 
 def checkpoints(rig: Rig) -> Found:
@@ -99,9 +101,6 @@ def misbehaving(rig: Rig) -> Found:
     """Members that hang, segfault, exit 1, take too much memory, write half a file, fill a disk."""
     quota = rig.directory / "quota"
     with rig.small_disk(quota, 4):
-        program = rig.program(
-            MISBEHAVES, constants={"quota": str(quota)}, timeout=4.0, memory="150 MB"
-        )
         program = erl.Command(
             ["./member.py"],
             templates={"member.py": MISBEHAVES},
@@ -140,8 +139,7 @@ def mpi_over_nodes(rig: Rig) -> Found:
     wait_for(lambda: "10 1" in beat.read_text() or handle.done, "the member over two nodes", 120)
     wait_for(lambda: beat.read_text().count(" 10 1\n") >= 8, "all ranks", 20)
     pid = next(p for number, _, p in rig.running() if number == 10)
-    supervisor = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    kill([supervisor])
+    kill([parent(pid)])
     began = time.monotonic()
     wait_for(lambda: any(e[1] == 10 and e[2] == 2 for e in rig.events()), "its next attempt", 60)
     rig.recovery = time.monotonic() - began
@@ -175,7 +173,7 @@ def random_kills(rig: Rig) -> Found:
         rig.after(handle, 20 + 24 * k, 300)
         if handle.done or not rig.running():
             break
-        job = rig.job_of(draw.choice(rig.running())[2])
+        job = rig.job_in_use(draw)
         kind = draw.choice(["cancel", "worker", "nanny", "requeue", "node", "supervisor"])
         began = time.monotonic()
         if kind == "cancel":
@@ -192,8 +190,8 @@ def random_kills(rig: Rig) -> Found:
             time.sleep(2)
             rig.slurm.scontrol("update", f"nodename={node}", "state=resume")
         else:
-            pid = draw.choice(rig.running())[2]
-            kill([int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])])
+            wait_for(lambda: rig.newest() is not None, "a member that has just begun")
+            kill([parent(rig.newest())])
         done.append(kind)
         wait_for(lambda: handle.done or len(rig.workers(cluster)) >= 2, "workers", 120)
         slowest = max(slowest, time.monotonic() - began)
@@ -232,11 +230,13 @@ def cores_and_devices(rig: Rig) -> Found:
     """Two MPI members of two ranks on one node share no core; each has its own GPU."""
     seen = rig.directory / "seen.log"
     seen.touch()
-    text = MEMBER.replace(
-        "sleep {{ seconds }}",
-        'mpiexec -n 2 sh -c \'echo {{ number }} $(taskset -cp $$ | sed "s/.*: //") '
-        "$CUDA_VISIBLE_DEVICES $(date +%s.%N) >> " + str(seen) + "; sleep 0.7'",
+    rank = rig.directory / "rank.sh"
+    rank.write_text(
+        "core=$(taskset -cp $$); "
+        f'echo "$1 ${{core##*: }} $CUDA_VISIBLE_DEVICES $(date +%s.%N)" >> {seen}; sleep 0.7\n'
     )
+    call = f"{MPIEXEC} -n 2 sh {rank} {{{{ number }}}}"
+    text = MEMBER.replace("sleep {{ seconds }}", call)
     cluster = rig.cluster(n_jobs=1, cores=2, gpus=2)
     handle = rig.launch(cluster, 100, rig.program(text), ONLY_X)
     rig.recovery = 0.0

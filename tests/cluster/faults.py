@@ -118,7 +118,7 @@ def generations(rig: Rig) -> Found:
     return found._replace(remarks=remark)
 
 
-def killed_driver(rig: Rig, *, epilog: bool = False) -> Found:
+def killed_driver(rig: Rig) -> Found:
     """kill -9 of the driver while members run; the same script again."""
     driver = Path(__file__).with_name("fault_driver.py")
     command = [sys.executable, str(driver), str(rig.directory), rig.scheduler]
@@ -131,13 +131,11 @@ def killed_driver(rig: Rig, *, epilog: bool = False) -> Found:
     finally:
         first.kill()
         first.wait()
-    began = time.monotonic()
     running = rig.running()
     time.sleep(4)  # workers notice, and leave; what they started goes on
     second = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr[-3000:]
-    adopted, ready = (float(word) for word in second.stdout.split()[-2:])
-    rig.recovery = ready - (time.monotonic() - began) if False else ready
+    adopted, rig.recovery = (float(word) for word in second.stdout.split()[-2:])
     found = rig.count(100, f"{len(running)} ran when it was killed, {adopted:.0f} adopted running")
     assert adopted > 0, "no member was adopted while it ran"
     return found
@@ -145,7 +143,7 @@ def killed_driver(rig: Rig, *, epilog: bool = False) -> Found:
 
 def killed_driver_epilog(rig: Rig) -> Found:
     """The same where the queue kills every process that carries the id of an ended job."""
-    return killed_driver(rig, epilog=True)
+    return killed_driver(rig)
 
 
 def killed_worker(rig: Rig) -> Found:
