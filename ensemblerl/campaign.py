@@ -21,7 +21,7 @@ from ensemblerl.loop.arrivals import LOOK, Arrivals
 from ensemblerl.loop.beside import Beside
 from ensemblerl.loop.bundling import Bundling
 from ensemblerl.loop.figures import campaign_html
-from ensemblerl.loop.interrupts import Interrupts
+from ensemblerl.loop.interrupts import Interrupts, Terminated
 from ensemblerl.loop.journal import Journal
 from ensemblerl.loop.numbering import number
 from ensemblerl.loop.opening import opened
@@ -149,7 +149,7 @@ class Campaign:
                 self.open()
                 for _ in self.turns():
                     pass
-        except OSError:  # the store's trouble: what runs writes its results when that is over
+        except (OSError, Terminated):  # the store's trouble, or ours alone: what runs goes on
             self._disowned = True
             raise
         finally:
@@ -168,8 +168,6 @@ class Campaign:
 
     def _repr_html_(self) -> str:
         return campaign_html(self)
-
-    # ---- opening and closing
 
     def load(self) -> None:
         """Take up what the store holds; ``open`` does it when it was not done before."""
@@ -214,9 +212,11 @@ class Campaign:
 
     def _end_what_runs(self) -> None:
         """Whoever closes a campaign early wants nothing of it to go on: programs neither."""
-        ours = [*self._arrivals.apart, *attempts(self._flying.values())]
-        for pair in ours if self._detached and not self._disowned else ():
-            self.store.end(*pair)
+        if self._disowned:
+            self._beside.disown()
+        elif self._detached:
+            for pair in [*self._arrivals.apart, *attempts(self._flying.values())]:
+                self.store.end(*pair)
 
     def __enter__(self) -> Self:
         try:
@@ -233,7 +233,7 @@ class Campaign:
         done = self.ledger.n_settled >= self.n_members
         self.reason = self.reason or ("all members settled" if done else "left")
         self.journal.drain(self.executor.time())
-        self._beside.keep(self.journal)
+        self._beside.tend(self.journal)
         self.journal.keep(Closed(self.executor.time(), self.reason))
         self.journal.checkpoint()
         with self.timings("compact"):
@@ -390,7 +390,7 @@ class Campaign:
         self.reason = self.reason or self._stop(self.ledger, self.elapsed)
         if self._watch:
             self._watch(self)
-        self._beside.keep(self.journal)
+        self._beside.tend(self.journal, self._halted)
         if time.monotonic() - self._compacted > COMPACT_EVERY:
             with self.timings("compact"):
                 self.store.compact(self.ledger)

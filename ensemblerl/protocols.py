@@ -279,6 +279,8 @@ class Executor(Protocol):
     earlier sessions first; ``held()``, `ensemblerl.events.Held` of jobs that are over, each once;
     and ``note``, one sentence that says why workers are missing, "" when none is. ``elsewhere =
     True`` says that members which go on without a worker take no place from those it starts.
+    ``recall()`` takes back what no worker has begun, when no more is wanted; ``disown()`` comes
+    before a ``close`` that is to leave running what runs.
     """
 
     n_workers: int

@@ -234,7 +234,30 @@ class TestRun:
         yield queue
         queue.cancel(queue.alive())
 
-    def test_a_job_that_is_cancelled_costs_nothing_and_nothing_is_left(self, queue, nowhere):
+    def test_workers_that_cannot_start_end_it_with_words_and_nothing_is_left(self, queue, nowhere):
+        """A module is missing on the nodes: Dask is there, and its nannies wait for a minute."""
+        cluster = made(
+            n_jobs=2, cores=1, memory="1 GB", interface="lo", retry_limit=1, death_timeout=5
+        )
+        with pytest.raises(RuntimeError, match=r"no job can be had: \d times in a row: .*job 90"):
+            erl.explore(
+                nap,
+                erl.Space(a=erl.Real(0.0, 1.0)),
+                erl.Minimize("value"),
+                n_members=4,
+                sampler="sobol",
+                cluster=cluster,
+                store=nowhere / "run",
+                progress=False,
+            )
+        assert len(queue.running) <= 4
+        assert queue.alive() == []
+
+    def test_a_job_that_is_cancelled_costs_nothing_and_nothing_is_left(
+        self, queue, nowhere, monkeypatch
+    ):
+        # The workers unpickle the queue, to ask it for the end of their job.
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
         cluster = made(n_jobs=2, cores=2, memory="1 GB", interface="lo")
         killed = []
 

@@ -176,11 +176,17 @@ def test_a_job_that_runs_for_long_without_a_worker_is_overdue():
     ],
 )
 def test_who_counts_among_the_wanted(state, left, counts):
-    job = Job("a", state=state, left=left)
+    job = Job("a", state=state, left=left, steady=True)
     assert useful(job, POLICY) == counts
     assert shortage([job], Policy(3, 60.0)) == 3 - counts
     job.unwanted = True
     assert not useful(job, POLICY)
+
+
+@pytest.mark.parametrize("state", ["leaving", "alone"])
+def test_a_job_that_has_not_worked_is_replaced_when_its_failure_is_counted(state):
+    assert useful(Job("a", state=state), POLICY)
+    assert not useful(Job("a", state=state, failed=True), POLICY)
 
 
 def test_more_than_wanted_is_no_shortage():

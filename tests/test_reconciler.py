@@ -199,6 +199,11 @@ class TestSubmitting:
         rig.turn(STEADY + 3)
         assert rig.states == ["up", "up"]
         assert rig.reconciler.sentence == ""
+        rig.queue.answers = ["refuse"]
+        rig.end(rig.living[0])
+        before = rig.queue.submissions
+        rig.turn(SOON + 2)
+        assert rig.queue.submissions == before + 2  # a pause of one second
         for _ in range(3):  # counts from nothing again
             for job in rig.living:
                 rig.end(job)
@@ -217,6 +222,59 @@ class TestSubmitting:
         rig.turn(300, crash)
         assert rig.queue.submissions == 5
         assert "after it had connected (failed)" in rig.reconciler.error
+
+    def test_jobs_whose_workers_cannot_start_do_not_flood_the_queue(self, make):
+        """A package is missing there: workers come and go, and nannies wait for a minute."""
+        rig = make(2, limit=5)
+        most, came = [0], {}
+
+        def crash():
+            rig.run()
+            most[0] = max(most[0], len(rig.living))
+            for job in rig.living:
+                came.setdefault(job.id, rig.queue.now)
+                if rig.queue.now - came[job.id] >= 1.0:
+                    rig.lose(job)
+                elif rig.queue.now - came[job.id] >= 0.5:
+                    for address in rig.addresses(job):
+                        status = rig.cluster.scheduler.workers[address].status
+                        status.name = "closing"
+                if rig.queue.now - came[job.id] > 60:
+                    rig.end(job)
+
+        rig.turn(300, crash)
+        assert "5 times in a row: the workers of job " in rig.reconciler.error
+        assert "after they had connected" in rig.reconciler.error
+        assert most[0] <= 20
+        assert rig.queue.submissions <= 20
+
+    def test_a_worker_that_soon_dies_for_good_is_a_failure(self, make):
+        rig = make(1)
+        rig.turn()
+        rig.run()
+        rig.turn(3)
+        rig.lose(rig.living[0])
+        rig.turn(NANNY + 5)
+        assert "the workers of job 100 left" in rig.reconciler.sentence
+        assert rig.queue.submissions == 2
+
+    def test_a_job_cancelled_just_after_it_connected_is_no_failure(self, make):
+        """Its workers say goodbye before the queue says why."""
+        rig = make(1, limit=1)
+        rig.turn()
+        rig.run()
+        rig.turn(3)
+        (job,) = rig.living
+        for address in rig.addresses(job):
+            rig.cluster.scheduler.workers[address].status.name = "closing"
+        rig.turn()
+        rig.end(job, "unknown")
+        rig.turn(SOON + 1)
+        job.end = "cancelled"
+        rig.turn(20)
+        assert rig.reconciler.error == ""
+        assert rig.reconciler.sentence == "0 of 1 jobs: 1 pending (Resources)"
+        assert rig.queue.submissions == 2
 
     def test_the_log_of_a_job_that_died_is_named(self, make, tmp_path):
         rig = make(1)
@@ -272,7 +330,7 @@ class TestLostAnswers:
         rig = make(1)
         rig.queue.answers = ["taken"]
         rig.queue.later = LONG
-        rig.turn()
+        rig.turn(SUBMITTING / 2)
         rig.queue.down = True
         rig.turn(10 * SUBMITTING)
         rig.queue.down = False
@@ -628,6 +686,18 @@ class TestBrought:
         rig.turn(90)
         assert rig.reconciler.wanted == len(rig.living) == n
 
+    @pytest.mark.parametrize("n", [0, 1, 4])
+    def test_its_owner_scales_it_while_nothing_can_be_submitted(self, rig, n):
+        rig.queue.down = True
+        job = rig.living[0]
+        rig.lose(job)
+        rig.turn(NANNY + 5)
+        rig.queue.down = False
+        rig.end(job)
+        rig.cluster.scale(n)
+        rig.turn(60)
+        assert rig.reconciler.wanted == len(rig.living) == n
+
     def test_a_job_that_waits_and_is_scaled_away_is_no_failure(self, make):
         rig = make(owned=False)
         rig.cluster.scale(2)
@@ -745,6 +815,7 @@ class TestDeath:
         up.connect(job)
         up.turn(60)
         up.end(job, "cancelled")
+        assert up.reconciler.death(address) is None
         up.turn()
         assert up.reconciler.death(address) is None
         up.turn(SOON + 1)

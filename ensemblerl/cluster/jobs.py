@@ -40,6 +40,7 @@ class Job:
     past : the same of earlier runs; some may stay connected for a while
     absent : since when the queue has said, again and again, that it does not know the job
     steady : it has worked for a while
+    failed : it has not, and that was counted
     dropped : not in the books of the Dask cluster any more
     unwanted : nobody is to have it: ended while it waits
     """
@@ -64,6 +65,7 @@ class Job:
     here: set[str] = field(default_factory=set)
     past: set[str] = field(default_factory=set)
     steady: bool = False
+    failed: bool = False
     dropped: bool = False
     unwanted: bool = False
 
@@ -184,6 +186,8 @@ def useful(job: Job, policy: Policy) -> bool:
         return False
     if job.state in ("new", "unsure"):
         return True
+    if job.state in ("leaving", "alone"):  # so soon? a failure is counted before it is replaced
+        return not (job.steady or job.failed)
     return job.state in ALIVE and (job.left is None or job.left > policy.ahead)
 
 

@@ -25,7 +25,8 @@ CHECKPOINTED = 0.1
 """The same for members that go on from where they were cut off: a start must be worth its cost."""
 GROWTH = 2.0
 """A member that was cut off is given this many times what it had."""
-FINISHED = frozenset({Fate.ok, Fate.failed, Fate.invalid, Fate.timeout, Fate.out_of_memory})
+FINISHED = frozenset({Fate.ok, Fate.invalid, Fate.timeout})
+"""Fates whose run times say how long members take; what fails may fail at once."""
 
 
 class Needs:

@@ -36,7 +36,7 @@ class Pool:
         clear: Callable[[], None] = lambda: None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.cluster, self.owned, self._clear = cluster, owned, clear
+        self.cluster, self.owned, self._clear, self._leaves = cluster, owned, clear, False
         self.queue: Queue = queue_of(queue_name(cluster))
         self.jobqueue = JobQueue(cluster)
         self.reconciler = Reconciler(self.jobqueue, self.queue, directory, wish)
@@ -56,11 +56,15 @@ class Pool:
             self.reconciler.adopt()
             self.reconciler.start()
 
+    def leave(self) -> None:
+        """From now on a `close` ends what waits in the queue, and leaves running what runs."""
+        self._leaves = True
+
     def close(self) -> None:
-        """Leave nothing behind; never raises. Again does nothing."""
+        """Leave nothing behind, unless told to; never raises. Again does nothing."""
         atexit.unregister(self.close)
         with contextlib.suppress(Exception):
-            self.reconciler.close(cancel=self.owned)
+            self.reconciler.close(cancel=self.owned, leave=self._leaves)
         self.jobqueue.release()
         if self.owned:
             with contextlib.suppress(Exception):

@@ -22,6 +22,8 @@ from ensemblerl.records import Answer, Fate, Members, Outcome
 
 TOO_LONG = 3
 """Members that no job is long enough for, before any has finished, that end a campaign."""
+WAITING = ("queued", "no-worker")
+"""States of a Dask task that no worker has been given."""
 HOPELESS = (
     "it ran {ran} and was cut off at the end of its job: no job of this cluster leaves a member "
     "more than {most}; give a longer walltime=, or checkpoint=True to a Command that can go on "
@@ -55,7 +57,7 @@ class QueuedExecutor(DaskExecutor):
         self._needs = Needs()
         self._pool: Pool | None = None
         self._last: Pool | None = None
-        self._finished, self._too_long = False, 0
+        self._finished, self._too_long, self._recalled = False, 0, False
         self._given: dict[str, tuple[list[int], float]] = {}
         self._set_up(None, True, None)
 
@@ -67,7 +69,7 @@ class QueuedExecutor(DaskExecutor):
         checkpoint = bool(getattr(simulation, "checkpoint", False))
         most = None if self.settings is None else self.settings.max_runtime
         self._needs = Needs(most, simulation.timeout, checkpoint)
-        self._finished, self._too_long = False, 0
+        self._finished, self._too_long, self._recalled = False, 0, False
         self._pool = pool = self._take(job)
         self._client = connected(pool.cluster)
         super().start(job)
@@ -112,6 +114,26 @@ class QueuedExecutor(DaskExecutor):
             self._finished = self._finished or outcome.fate == Fate.ok
             if outcome.fate == Fate.lost and outcome.blameless and outcome.runtime > 0:
                 self._needs.cut(outcome.number, outcome.runtime)
+
+    def recall(self) -> None:
+        """Take back what no worker has begun: no more jobs are needed."""
+        self._recalled = True
+        if self._pool is None or self._gathering is None:
+            return
+        self._flush()
+        tasks, back = self._pool.jobqueue.scheduler.tasks, []
+        for ours, (_, theirs) in list(self._flying.items()):
+            if getattr(tasks.get(theirs.key), "state", "") in WAITING:
+                self._gathering.finish(theirs.key, Lost("taken back", begun=False))
+                self._flying.pop(ours, None)
+                back.append(theirs)
+        if back:
+            self._connected().cancel(back)
+
+    def disown(self) -> None:
+        """Leave running what runs, for a driver that resumes; end what waits in the queue."""
+        if self._pool is not None:
+            self._pool.leave()
 
     def close(self) -> None:
         """End the jobs, unless they are to stay; never raises."""
@@ -171,8 +193,8 @@ class QueuedExecutor(DaskExecutor):
         return Lost(death.cause, blameless=death.blameless)
 
     def _load(self) -> int:
-        """Members on their way."""
-        return len(self._collector)
+        """Members on their way that need a worker."""
+        return 0 if self._recalled else len(self._collector)
 
     def _refused(self, bundle: Members) -> Future[Answer]:
         self._too_long += 1

@@ -55,6 +55,8 @@ IDLE = 5.0
 """Seconds for which workers may be idle before it is held that there is no work for more."""
 SETTLING = 1.0
 """Seconds between the end of a worker and a question to the queue that may know why."""
+RUNS = ("starting", "up", "leaving", "alone")
+"""States of jobs in which members may run."""
 TITLE = {"slurm": 100, "pbs": 15}
 """Characters of a job's name that the queue remembers."""
 ENDED = BLAMELESS - {"unknown"}
@@ -203,7 +205,8 @@ class Reconciler(threading.Thread):
             see_workers(job, found.get(job.name, []), now)
             if job.came and not came and not math.isnan(job.submitted):
                 self._lead += 0.5 * (now - job.submitted - self._lead)
-            if job.state == "up" and not job.steady and now - job.connected >= STEADY:
+            works = job.state == "up" and math.isnan(job.silent)
+            if works and not job.steady and now - job.connected >= STEADY:
                 job.steady = True
                 self._backoff.worked()
                 self._trouble.clear()
@@ -300,26 +303,35 @@ class Reconciler(threading.Thread):
         for job in list(self._table.values()):
             if job.state in ("over", "leaving", "alone"):
                 self._drop(job)
+                self._count_failure(job, now)
             if job.state != "over":
                 continue
             del self._table[job.name]
             self._register.remove(job.id, job.title)
             self._hold(job)
             self._doubtful |= {job.id} if job.cause in AGAIN and job.id else set()
-            if job.id and (what := self._failed(job)):
-                self._trouble = {what: f"see {self._log(job)}"}
-                self._backoff.failed(f"{what}, see {self._log(job)}", job.submitted, now)
 
-    def _failed(self, job: Job) -> str:
+    def _count_failure(self, job: Job, now: float) -> None:
+        if job.failed or not job.id or not (what := self._failure(job, now)):
+            return
+        job.failed, where = True, f"see {self._log(job)}"
+        self._trouble = {what: where}
+        self._backoff.failed(f"{what}, {where}", job.submitted, now)
+
+    def _failure(self, job: Job, now: float) -> str:
         """How a job failed that did nothing; "" when it did something, or was ended by somebody
-        after it had connected.
+        after it had connected, or how it ended is not known yet.
         """
-        if not job.came:
-            return "" if job.unwanted else f"job {job.id} died before connecting ({job.cause})"
-        lived = job.ended - job.connected
-        if lived >= STEADY or job.cause in ENDED:
+        over, told = job.state == "over", self._answered >= job.silent + SETTLING
+        if job.steady or job.unwanted or not (over or (told and math.isnan(job.ending))):
             return ""
-        return f"job {job.id} ended {lived:.0f} s after it had connected ({job.cause})"
+        if not job.came:
+            return f"job {job.id} died before connecting ({job.cause})" if over else ""
+        lived = f"{(job.ended if over else now) - job.connected:.0f} s after"
+        if not over:
+            return f"the workers of job {job.id} left {lived} they had connected"
+        ended = f"job {job.id} ended {lived} it had connected ({job.cause})"
+        return "" if job.cause in ENDED else ended
 
     def _log(self, job: Job) -> str:
         """What there is to read of a job; which name that has is the queue's and Dask's choice."""
@@ -380,7 +392,8 @@ class Reconciler(threading.Thread):
         if any(job.steady for job in jobs):
             self._excused = self._backoff.failures
         self._excused = min(self._excused, self._backoff.failures)
-        alive = any(job.state not in ("new", "missing", "over") for job in jobs) or self._coming
+        dead = ("new", "missing", "over")
+        alive = any(job.state not in dead and not job.failed for job in jobs) or self._coming
         return not alive and self._backoff.failures - self._excused >= max(1, self.wish.limit)
 
     def _send(self, job: Job, now: float) -> bool:
@@ -429,12 +442,13 @@ class Reconciler(threading.Thread):
             self._inherited, self._sought = living, []
             self._cancel([job.id for job in mine if job.state == "pending"])
 
-    def close(self, *, cancel: bool = True) -> None:
+    def close(self, *, cancel: bool = True, leave: bool = False) -> None:
         """Stop; end all jobs in the queue, those too whose submission had no answer.
 
         Parameters
         ----------
         cancel : False: only those that killed drivers left
+        leave : none that runs; who comes next finds them in the register
         """
         self._halt.set()
         if self.is_alive():
@@ -442,6 +456,11 @@ class Reconciler(threading.Thread):
         with self._lock:
             jobs = self.jobs()
             ids, titles = set(self._inherited), set(self._sought)
+            if leave:
+                ids.clear()
+                for job in (job for job in jobs if job.state in RUNS):
+                    self._jobqueue.drop(job.name)
+                jobs = [job for job in jobs if job.state not in RUNS]
             if cancel:
                 ids |= self._doubtful | {job.id for job in jobs if job.id}
                 titles |= {job.title for job in jobs if not job.id and job.state != "new"}

@@ -22,12 +22,14 @@ class Beside:
 
     Parameters
     ----------
-    executor : may have ``learn``, ``held`` and ``elsewhere``, see `ensemblerl.protocols.Executor`
+    executor : may have what `ensemblerl.protocols.Executor` says at its end
     """
 
     def __init__(self, executor: Executor) -> None:
         self._learn: Any = getattr(executor, "learn", None)
         self._held: Any = getattr(executor, "held", None)
+        self._recall: Any = getattr(executor, "recall", None)
+        self._disown: Any = getattr(executor, "disown", None)
         self._elsewhere = bool(getattr(executor, "elsewhere", False))
 
     def begin(self, ledger: Ledger) -> None:
@@ -44,10 +46,17 @@ class Beside:
         """Places taken by the members on their way, of which some may go on without a worker."""
         return on_workers if self._elsewhere else in_all
 
-    def keep(self, journal: Journal) -> None:
-        """Keep the accounts of jobs that are over."""
+    def tend(self, journal: Journal, halted: bool = False) -> None:
+        """Keep the accounts of jobs that are over; take back what has not begun, once halted."""
         if self._held is not None:
             journal.keep(*self._held())
+        if halted and self._recall is not None:
+            self._recall()
+
+    def disown(self) -> None:
+        """What runs is to go on after the driver's end."""
+        if self._disown is not None:
+            self._disown()
 
 
 def remembered(ledger: Ledger) -> list[Outcome]:

@@ -1,4 +1,6 @@
-"""Ctrl-C: the first asks no more and lets running members finish, the second leaves."""
+"""Ctrl-C: the first asks no more and lets running members finish, the second leaves. What a
+closed terminal or the end of a job of a queue sends leaves at once, and lets what runs go on.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,34 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP ended the driver; ``code`` is what a shell would say, 128 + the signal."""
+
+
 class Interrupts:
     """While entered (in the main thread), the first SIGINT calls ``stop``, the next one raises
-    KeyboardInterrupt. In other threads signals cannot be handled, and it does nothing.
+    KeyboardInterrupt; SIGTERM and SIGHUP raise `Terminated`, unless somebody else handles them.
+    In other threads signals cannot be handled, and it does nothing.
     """
 
     def __init__(self, stop: Callable[[str], None]) -> None:
         self._stop = stop
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
         self.count = 0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._leave)
         return self
+
+    def _leave(self, signum: int, frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # once is enough: what follows takes a while
+            if number in self._before:
+                signal.signal(number, signal.SIG_IGN)
+        raise Terminated(128 + signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.count += 1
@@ -42,5 +58,6 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

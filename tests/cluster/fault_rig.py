@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import json
+import math
 import random
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fault_tools import alive, job_of, wait_for
+from fault_traces import NoFault
 from slurm import PrivateSlurm, until
 
 import ensemblerl as erl
@@ -30,14 +30,32 @@ echo "y = {{ x }}"
 
 
 class Found(NamedTuple):
-    """One row of the table, and what else there is to say."""
+    """One row of the table, and what else there is to say.
 
+    ``lost`` is None where the campaign had to end by an error: members without a fate are right
+    then.
+    """
+
+    members: int
     acknowledged: int
-    lost: int
+    lost: int | None
     again: int
     recovery: float
     left: int
     remarks: str = ""
+
+    @property
+    def wrong(self) -> str:
+        """What is not as it must be; "" when all is."""
+        whole = self.acknowledged == self.members or self.lost is None
+        parts = {
+            f"acknowledged {self.acknowledged} of {self.members}": not whole,
+            f"lost {self.lost}": bool(self.lost),
+            f"again {self.again}": bool(self.again),
+            f"left {self.left}": bool(self.left),
+            "no recovery was seen": math.isnan(self.recovery),
+        }
+        return ", ".join(text for text, bad in parts.items() if bad)
 
 
 class Rig:
@@ -55,7 +73,8 @@ class Rig:
         directory.mkdir(parents=True, exist_ok=True)
         self.log, self.store = directory / "members.log", directory / "store"
         self.log.touch()
-        self.recovery = float("nan")
+        self.recovery = math.nan
+        self.handles: list[Any] = []
 
     def cluster(self, **arguments: Any) -> erl.Cluster:
         """Three jobs of two members each, unless said otherwise."""
@@ -83,14 +102,12 @@ class Rig:
     ) -> Any:
         """A campaign that runs beside this thread."""
         given = {"sampler": "sobol", "seed": 7, "store": str(self.store), "progress": False}
-        return erl.launch(
-            program or self.program(),
-            space,
-            goal or erl.Minimize("y"),
-            n_members=n,
-            cluster=cluster,
-            **{**given, **more},
-        )
+        goal = goal or erl.Minimize("y")
+        program = program or self.program()
+        told = {**given, **more}
+        handle = erl.launch(program, space, goal, n_members=n, cluster=cluster, **told)
+        self.handles.append(handle)
+        return handle
 
     # ---- what members wrote
 
@@ -99,7 +116,15 @@ class Rig:
         out = []
         for line in self.log.read_text().splitlines():
             what, *numbers = line.split()
-            out.append((what, *(int(n) for n in numbers)))
+            number, attempt, pid = (int(n) for n in numbers)
+            out.append((what, number, attempt, pid))
+        return out
+
+    def starts(self) -> dict[int, int]:
+        """Number -> how often this member was started."""
+        out: dict[int, int] = {}
+        for what, number, _, _ in self.events():
+            out[number] = out.get(number, 0) + (what == "start")
         return out
 
     def running(self) -> list[tuple[int, int, int]]:
@@ -110,22 +135,46 @@ class Rig:
                 begun[number, attempt] = pid
             else:
                 begun.pop((number, attempt), None)
-        return [(*key, pid) for key, pid in begun.items() if Path(f"/proc/{pid}").exists()]
+        return [(*key, pid) for key, pid in begun.items() if alive(pid)]
 
-    def newest(self) -> int | None:
-        """Process of the member that began last, if it still runs: its supervisor has yet to wait
-        for it, so that nothing finished goes with that.
-        """
+    def newest(self) -> tuple[int, int, int] | None:
+        """(number, attempt, process) of the member that began last, if it still runs."""
         events = self.events()
-        what, _, _, pid = events[-1] if events else ("", 0, 0, 0)
-        return pid if what == "start" and Path(f"/proc/{pid}").exists() else None
+        what, *member = events[-1] if events else ("", 0, 0, 0)
+        number, attempt, pid = member
+        return (number, attempt, pid) if what == "start" and alive(pid) else None
 
-    def job_in_use(self, draw: random.Random) -> str:
-        """A job that runs a member just now."""
-        while True:
+    def just_begun(self, timeout: float = 30.0) -> tuple[int, int, int]:
+        """The next member that begins: it has nearly all of its time before it."""
+        deadline = time.monotonic() + timeout
+        while (member := self.newest()) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no member began in {timeout:g} s")
+            time.sleep(0.02)
+        return member
+
+    def job_in_use(self, draw: random.Random | None = None, timeout: float = 30.0) -> str:
+        """A job that runs a member just now: a random one, or that of the youngest member."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
             with suppress(OSError, IndexError, AssertionError):
-                return self.job_of(draw.choice(self.running())[2])
+                member = draw.choice(self.running()) if draw else self.just_begun(timeout)
+                return job_of(member[2])
             time.sleep(0.05)
+        raise TimeoutError(f"no job ran a member in {timeout:g} s")
+
+    def members_in(self, job: str) -> list[int]:
+        """Numbers of the members that run in a job."""
+        out = []
+        for number, _, pid in self.running():
+            with suppress(OSError, AssertionError):
+                out += [number] if job_of(pid) == job else []
+        return out
+
+    def supervisor(self, number: int, attempt: int) -> int:
+        """Process id of the supervisor of an attempt."""
+        about = json.loads((self.store / "running" / f"{number}-{attempt}").read_text())
+        return int(about["pid"])
 
     def again(self) -> int:
         """Members that were started after they had come to their end."""
@@ -140,6 +189,11 @@ class Rig:
 
     # ---- waiting
 
+    def going(self, handle: Any) -> bool:
+        """Whether members are left to settle."""
+        campaign = handle.campaign
+        return not handle.done and campaign.ledger.n_settled < campaign.n_members
+
     def after(self, handle: Any, settled: int, timeout: float = 120.0) -> None:
         """Wait until so many members are settled and some are running."""
         done = lambda: handle.campaign.ledger.n_settled >= settled  # noqa: E731
@@ -152,130 +206,81 @@ class Rig:
         return {worker.address for worker in found if not worker.draining}
 
     @contextmanager
-    def fault(self, handle: Any, cluster: erl.Cluster, notice: float = 30.0) -> Iterator[None]:
-        """Around an injected fault: measures how long it is until as many workers are there."""
-        before, began = self.workers(cluster), time.monotonic()
+    def fault(
+        self, handle: Any, cluster: erl.Cluster, notice: float = 30.0, *, loses: bool = True
+    ) -> Iterator[None]:
+        """Around an injected fault: measures how long it is until as many workers are there.
+
+        Parameters
+        ----------
+        notice : seconds in which the loss of a worker must be noticed
+        loses : whether the fault takes a worker
+
+        Raises
+        ------
+        NoFault
+            when it should and did not, while there were members left
+        """
+        wanted = cluster.settings.n_jobs
+        there = lambda: len(self.workers(cluster)) >= wanted  # noqa: E731
+        until(lambda: handle.done or there(), "all workers are there", 120)
+        before, began, felt = self.workers(cluster), time.monotonic(), False
         yield
-        until(
-            lambda: (
-                handle.done or before - self.workers(cluster) or time.monotonic() - began > notice
-            ),
-            "the fault is felt",
-            notice + 5,
-        )
-        if not before - self.workers(cluster):
-            self.recovery = 0.0
-            return
-        back = lambda: len(self.workers(cluster)) >= len(before)  # noqa: E731
-        until(lambda: handle.done or back(), "all workers are back", 180)
-        self.recovery = time.monotonic() - began if back() else float("nan")
+        injected = time.monotonic()
+        # going is asked last: at the end of a campaign all workers are gone
+        while not felt and self.going(handle) and time.monotonic() < injected + notice:
+            felt = bool(before - self.workers(cluster)) and self.going(handle)
+            time.sleep(0.05)
+        if not felt and loses:
+            raise NoFault("no worker was lost, so there was no fault")
+        self.recovery = math.nan if felt else 0.0
+        while felt and math.isnan(self.recovery) and self.going(handle):
+            if len(self.workers(cluster)) >= len(before) and self.going(handle):
+                self.recovery = time.monotonic() - began
+            time.sleep(0.05)
 
     # ---- the end
 
     def finish(self, handle: Any, n: int = 100, timeout: float = 300.0, remarks: str = "") -> Found:
         """Wait for the campaign, and count."""
         handle.wait(timeout)
-        if not handle.done:
-            raise TimeoutError(f"the campaign did not end in {timeout:g} s: {handle!r}")
         return self.count(n, remarks)
+
+    def end(self) -> None:
+        """Stop what a row that failed has left running."""
+        for handle in self.handles:
+            if not handle.done:
+                handle.stop()
+                with suppress(Exception):
+                    handle.wait(60)
 
     def count(self, n: int = 100, remarks: str = "") -> Found:
         """What the store says, and what is left in the queue and on the nodes."""
-        ds = erl.open(self.store)
-        settled = int((ds.fate != "pending").sum())
-        return Found(settled, n - settled, self.again(), self.recovery, self.left(), remarks)
+        settled = int((erl.open(self.store).fate != "pending").sum())
+        return Found(n, settled, n - settled, self.again(), self.recovery, self.left(), remarks)
 
-    def left(self, patience: float = 20.0) -> int:
-        """Jobs and processes that are there still, a while after the end."""
+    def left(self, patience: float = 20.0, jobs: Path | None = None) -> int:
+        """Jobs, processes, keys and lists of jobs that are there still, a while after the end.
+
+        Parameters
+        ----------
+        jobs : directory of job scripts, where it is not that in the store
+        """
         with suppress(TimeoutError):
-            until(lambda: not self.slurm.left_behind(), "nothing is left", patience)
+            wait_for(lambda: not self.slurm.left_behind(), "nothing is left", patience)
         there = self.slurm.left_behind()
-        if there:
-            print("LEFT BEHIND", there, file=sys.stderr)
-        keys = list(self.store.glob("jobs/keys-*")) + list(self.store.glob("jobs/jobs-*.json"))
-        print(*(f"LEFT BEHIND {path}" for path in keys), sep="\n", end="", file=sys.stderr)
+        folder = jobs or self.store / "jobs"
+        keys = [*folder.glob("keys-*"), *folder.glob("jobs-*.json")]
+        for path in [*there.jobs, *there.processes, *keys]:
+            print(f"LEFT BEHIND {path}", file=sys.stderr)
         return len(there.jobs) + len(there.processes) + len(keys)
-
-    def fates(self) -> dict[str, int]:
-        """How many members have which fate."""
-        values, counts = np_unique(erl.open(self.store).fate.values)
-        return dict(zip(values, counts, strict=True))
 
     def jobs_used(self) -> int:
         """Jobs that the queue has started for this campaign."""
         text = (self.store / "ledger.jsonl").read_text()
         return len(set(re.findall(r'"job":"?(\d+)', text.replace(": ", ":"))))
 
-    @contextmanager
-    def small_disk(self, path: Path, megabytes: int) -> Iterator[None]:
-        """A file system of its own that is soon full."""
-        path.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
-        subprocess.run(command, check=True)
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", "-l", str(path)], check=False)
-
-    def job_of(self, pid: int) -> str:
-        """The queue's job that a process belongs to."""
-        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-        found = re.search(r"SLURM_JOB_ID=(\d+)", text)
-        assert found, "the process is in no job"
-        return found[1]
-
-    def dask(self, job: str, what: str) -> list[int]:
-        """Process ids of a job's Dask nanny ("nanny") or worker ("worker")."""
-        sign = {"nanny": "distributed.cli.dask_worker", "worker": "multiprocessing.spawn"}[what]
-        out = []
-        for pid in self.slurm.job_processes(job):
-            with suppress(OSError):
-                if sign in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
-                    out.append(pid)
-        return out
-
     def cancel(self, job: str) -> None:
         """What a user or an operator does to a job."""
         command = ["scancel", job] if self.scheduler == "slurm" else ["qdel", job]
         self.slurm.run(*command)
-
-    @contextmanager
-    def shim(self, command: str, script: str) -> Iterator[None]:
-        """A script in the place of a command, in which {real} is the command."""
-        real = shutil.which(command)
-        folder = self.directory / f"shim-{command}"
-        folder.mkdir()
-        path = folder / command
-        path.write_text("#!/bin/bash\n" + script.replace("{real}", str(real)))
-        path.chmod(0o755)
-        old = os.environ["PATH"]
-        os.environ["PATH"] = f"{folder}:{old}"
-        try:
-            yield
-        finally:
-            os.environ["PATH"] = old
-
-
-def np_unique(values: Any) -> tuple[list[str], list[int]]:
-    """Values and how often they are there."""
-    import numpy as np
-
-    names, counts = np.unique(values, return_counts=True)
-    return names.tolist(), counts.tolist()
-
-
-def parent(pid: int | None) -> int:
-    """Of a process: of a member it is the supervisor."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
-def kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to each that lives."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    """As `slurm.until`."""
-    until(condition, what, timeout)
