@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from ensemblerl.events import Closed, Extended, Launched, Relaunched
-from ensemblerl.executors.base import attempts
+from ensemblerl.executors.base import Unavailable, attempts
 from ensemblerl.loop.arrivals import LOOK, Arrivals
 from ensemblerl.loop.beside import Beside
 from ensemblerl.loop.bundling import Bundling
@@ -149,7 +149,7 @@ class Campaign:
                 self.open()
                 for _ in self.turns():
                     pass
-        except (OSError, Terminated):  # the store's trouble, or ours alone: what runs goes on
+        except (OSError, Terminated, Unavailable):  # no fault of what runs: it goes on
             self._disowned = True
             raise
         finally:

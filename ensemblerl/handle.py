@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemblerl.campaign import Campaign
 from ensemblerl.front import prepare
-from ensemblerl.loop.figures import campaign_html, figures, line
+from ensemblerl.loop.figures import campaign_html, figures, line, note
 from ensemblerl.loop.stopping import StopRule
 from ensemblerl.progress import Progress
 from ensemblerl.protocols import Goal
@@ -143,7 +143,8 @@ class Handle:
         state = self.campaign.reason or "running"
         with self.campaign.journal.lock:
             shown = figures(self.campaign)
-        return f"{shown['done']:.0f} of {self.campaign.n_members} members, {state}: {line(shown)}"
+        text = "; ".join(filter(None, [line(shown), note(self.campaign)]))
+        return f"{shown['done']:.0f} of {self.campaign.n_members} members, {state}: {text}"
 
     def __repr__(self) -> str:
         return f"<ensemblerl campaign, {self._summary()}>"

@@ -100,7 +100,7 @@ class FakeQueue:
     seconds after that.
     """
 
-    name = "slurm"
+    name, commands = "slurm", ()
 
     def __init__(self):
         self.now, self.answers, self.later, self.limit = 1000.0, [], 0.0, LONG
@@ -255,7 +255,7 @@ class Rig:
 class LocalQueue:
     """Runs each job at once as processes of this machine, in a session of their own."""
 
-    name = "slurm"
+    name, commands = "slurm", ()
 
     def __init__(self):
         self.running: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}

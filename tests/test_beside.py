@@ -223,7 +223,8 @@ class TestCampaign:
         quiet = Beside(erl.Serial())
         quiet.begin(ledger_of())
         quiet.learn([lost()])
-        quiet.keep(None)
+        quiet.tend(None, halted=True)
+        quiet.disown()
 
 
 class TestRemembered:

@@ -16,7 +16,7 @@ from programs import Script
 from queue_support import LocalQueue
 
 import ensemblerl as erl
-from ensemblerl.cluster import pool
+from ensemblerl.cluster import opening, pool
 from ensemblerl.cluster.allocation import Allocation
 from ensemblerl.cluster.batch import JOBS, OUTSIDE, Cluster, place
 from ensemblerl.cluster.certificates import Certificates
@@ -42,6 +42,15 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def shims(nowhere):
+    """Commands of a queue that takes no job."""
+    for name in ("sbatch", "squeue", "scancel", "qsub", "qstat", "qdel"):
+        path = nowhere / "tools" / name
+        path.write_text("#!/bin/sh\necho 'error: not today' >&2\nexit 1\n")
+        path.chmod(0o755)
 
 
 def made(scheduler="slurm", **arguments):
@@ -118,13 +127,13 @@ class TestJobScript:
         assert "tcp://" in made(encrypted=False).job_script()
 
     def test_python_says_what_is_loaded_for_it(self):
-        """It takes a scheduler of Dask, in this process, and no process besides."""
+        """No scheduler of Dask, no thread, no process."""
         code = (
             "import ensemblerl as erl, threading, multiprocessing\n"
             "cluster = erl.Cluster('slurm', n_jobs=1, cores=1, memory='1 GB', walltime='1 h')\n"
             "cluster.job_script()\n"
             "print(multiprocessing.active_children(), [t.name for t in threading.enumerate() "
-            "if 'reconciler' in t.name])"
+            "if t is not threading.main_thread()])"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -157,6 +166,7 @@ class TestSiteFile:
             as_executor("other.toml")
 
 
+@pytest.mark.usefixtures("shims")
 class TestPool:
     """What is open while campaigns run; nothing is submitted before one asks for members."""
 
@@ -198,10 +208,15 @@ class TestPool:
             raise KeyError("mine")
         assert pool.cluster.status.name == "closed"
 
-    def test_a_campaign_without_a_queue_ends_with_its_word(self, nowhere):
-        """No sbatch: a clear error in bounded time, and nothing left behind."""
+    @pytest.mark.parametrize("there", [True, False])
+    def test_a_campaign_without_jobs_ends_with_the_word_of_the_queue(self, nowhere, there):
+        """A clear error in bounded time, and nothing left behind."""
+        wanted = "no job can be had: 1 times in a row.*not today"
+        if not there:
+            (nowhere / "tools" / "sbatch").unlink()
+            wanted = "there is no command sbatch here"
         cluster = made(retry_limit=1, directory=nowhere / "here")
-        with pytest.raises(RuntimeError, match=r"no job can be had: 1 times in a row.*sbatch"):
+        with pytest.raises(RuntimeError, match=wanted):
             erl.explore(
                 add,
                 erl.Space(a=erl.Real(0.0, 1.0)),
@@ -230,7 +245,8 @@ class TestRun:
     def queue(self, monkeypatch):
         queue = LocalQueue()
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
-        monkeypatch.setattr(pool, "queue_of", lambda name: queue)
+        for module in (pool, opening):
+            monkeypatch.setattr(module, "queue_of", lambda name: queue)
         yield queue
         queue.cancel(queue.alive())
 
@@ -302,6 +318,7 @@ class Where:
     directory: str | None = None
 
 
+@pytest.mark.usefixtures("shims")
 class TestPlace:
     def test_what_the_user_says_counts(self, nowhere):
         segments = nowhere / "run" / "segments"

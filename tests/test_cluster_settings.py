@@ -81,7 +81,10 @@ def last(option, line):
     [
         ({"scheduler": "lsf"}, "scheduler: wanted one of slurm, pbs; got 'lsf'"),
         ({"n_jobs": 0}, "n_jobs: wanted a whole number >= 1, got 0"),
-        ({"n_jobs": None}, "n_jobs: wanted a whole number >= 1, got None"),
+        (
+            {"n_jobs": None},
+            "n_jobs: must be given: how many jobs to keep running, such as n_jobs=8",
+        ),
         ({"cores": 2.5}, "cores: wanted a whole number >= 1, got 2.5"),
         ({"memory": "8 apples"}, 'memory: wanted bytes, or text such as "2 GB"'),
         ({"memory": 8}, "memory: .* at least 1 MiB, .*got 8"),
@@ -163,6 +166,22 @@ def test_a_misspelt_argument_is_told_the_near_one():
         jobs(zzz=1)
     with pytest.raises(TypeError, match=r"walltime_s: no such argument; did you mean walltime?"):
         jobs(walltime_s=60)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("partition", "queue"),
+        ("time", "walltime"),
+        ("mem", "memory"),
+        ("project", "account"),
+        ("job-extra-directives", "options"),
+        ("Walltime", "walltime"),
+    ],
+)
+def test_an_argument_by_the_name_that_others_have_for_it_is_told_ours(given, meant):
+    with pytest.raises(TypeError, match=rf"^{given}: no such argument; did you mean {meant}\?"):
+        jobs(**{given: "x"})
 
 
 def test_a_batch_file_that_is_not_there_is_named():
@@ -249,9 +268,24 @@ def test_the_same_walltime_in_a_configuration_of_ones_own_is_a_choice(monkeypatc
 
 
 def test_members_share_a_job_by_their_cores():
-    assert [jobs(cores=8).slots(n) for n in (1, 3, 8, 9)] == [8, 2, 1, 1]
+    assert [jobs(cores=8).slots(n) for n in (1, 3, 8)] == [8, 2, 1]
     assert jobs(cores=8, members_per_job=20).slots(1) == 20
     assert jobs(cores=8, nodes=2).slots(1) == 1
+
+
+def test_a_member_has_room_in_a_job_or_somebody_says_so():
+    said = (
+        r"a member needs 9 \(cores= of the sim.* a job has 8 \(cores= of the cluster\); .*cores=9"
+    )
+    for nodes in (1, 2):
+        with pytest.raises(ValueError, match=said):
+            jobs(cores=8, nodes=nodes).slots(9)
+    assert jobs(cores=8, members_per_job=1).slots(9) == 1
+    for given in (0, 1.5):
+        with pytest.raises(
+            ValueError, match=f"member_cores: wanted a whole number >= 1, got {given}"
+        ):
+            jobs().slots(given)
 
 
 def test_paths_have_their_variables_filled_in(tmp_path, monkeypatch):
@@ -317,6 +351,14 @@ def test_paths_in_a_site_file_start_at_the_file(tmp_path, monkeypatch):
     [
         (BASE + "wall_time = 60", "my-site.toml: wall_time: no such argument; .*mean walltime?"),
         ("[cluster]\n" + BASE + "[other]\nx = 1", r"my-site.toml: .*\[cluster\], found other"),
+        (
+            "[Cluster]\n" + BASE,
+            r"my-site.toml: .*\[cluster\], found \[Cluster\]; did you mean that",
+        ),
+        (
+            "[other]\n" + BASE,
+            r"my-site.toml: wanted arguments in a table .cluster., found .other.$",
+        ),
         ("cluster = 3", r"my-site.toml: wanted a table \[cluster\], got 3"),
         (BASE + "cores = ", "my-site.toml: this is no valid TOML"),
         (BASE.replace("n_jobs = 3", "n_jobs = 0"), "my-site.toml: n_jobs: wanted a whole number"),
@@ -384,6 +426,7 @@ def test_a_job_on_slurm_asks_for_what_the_settings_say(tmp_path):
     assert order == sorted(order)
     line = worker_line(text)
     assert (last("--nthreads", line), last("--memory-limit", line)) == ("3", "0")
+    assert (line.count("--nthreads"), line.count("--memory-limit")) == (1, 1)
     assert " --nanny " in line
 
 
@@ -457,6 +500,8 @@ def test_the_configuration_of_dask_fills_in_what_the_settings_leave_open(tmp_pat
         assert "module load theirs" in text
         assert "--resources A=1" in worker_line(text)
         assert last("--nthreads", worker_line(text)) == "2"
+        assert worker_line(text).count("--nthreads") == 2  # the user's and ours
+        assert worker_line(text).count("--memory-limit") == 1
         own = text_of(jobs(options=["-C x"], prologue=["module load mine"]), tmp_path)
         assert "--qos=low" not in own
         assert "theirs" not in own
@@ -509,6 +554,11 @@ def test_a_batch_file_of_ones_own_stays_as_it_is_around_the_worker(tmp_path):
 def test_the_configuration_says_nothing_of_the_walltime_in_a_file_of_ones_own():
     with dask.config.set({"jobqueue.slurm.walltime": "03:00:00"}):
         assert jobs(custom=OWN).walltime_s is None
+
+
+def test_a_worker_in_a_file_of_ones_own_is_told_its_threads_once(tmp_path):
+    line = worker_line(text_of(jobs(custom=OWN), tmp_path, slots=3))
+    assert (line.count("--nthreads"), last("--nthreads", line)) == (1, "3")
 
 
 def test_a_script_that_is_not_ours_is_refused():
@@ -568,9 +618,9 @@ def test_a_job_waits_for_members_and_ends_as_its_worker_did(tmp_path, shell, sta
     script = Script(tmp_path, worker=f"exit {status}", linger="sleep 0.3", shell=shell)
     assert script.ended() == status
     worker, linger, lingered = script.lines()
-    job = f"123@{os.uname().nodename}"
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     _, token, walltime, began = worker.split()
+    job = f"123@{os.uname().nodename}+{began}"  # numbers of jobs are given again
     assert (token, walltime) == (job, "600")
     assert uptime - 60 < float(began) <= uptime
     assert linger == f"linger -m ensemblerl.supervisor.linger job={job}"

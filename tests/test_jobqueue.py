@@ -235,7 +235,7 @@ def test_what_the_scheduler_tells_of_a_worker_is_there(tmp_path):
     from distributed import KilledWorker, LocalCluster, Status, Worker
     from distributed.scheduler import WorkerState
 
-    from ensemblerl.cluster.reconciler import LEAVING
+    from ensemblerl.cluster.seeing import LEAVING
 
     assert {Status[name].name for name in LEAVING} == set(LEAVING)
     slots = set(WorkerState.__slots__)

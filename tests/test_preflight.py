@@ -46,6 +46,7 @@ class Waiting:
     """A queue that takes a job and does nothing with it."""
 
     name = "slurm"
+    commands: tuple[str, ...] = ()
 
     def __init__(self, reason: str = "Resources") -> None:
         self.reason, self.cancelled, self.titles = reason, [], dict[str, str]()
@@ -176,6 +177,52 @@ def test_a_refused_job_is_told_in_the_queue_s_words_with_the_argument_to_mend(
     assert "Invalid account or account/partition combination" in only.found
     assert only.remedy == "mend account= or queue= as it says"
     assert queue.cancelled == []
+
+
+NODE = "Batch job submission failed: Requested node configuration is not available"
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (f"Memory specification can not be satisfied; {NODE}", "memory="),
+        (f"CPU count per node can not be satisfied; {NODE}", "cores="),
+        ("Invalid generic resource (gres) specification", "gpus="),
+        ("Node count specification invalid", "nodes="),
+        (NODE, "cores= or memory= or nodes= or gpus="),
+        ("it is not your day", "queue= or account= or options="),
+    ],
+)
+def test_the_remedy_of_a_refusal_names_what_the_queue_named(
+    in_tmp: Path, words: str, remedy: str
+) -> None:
+    class Refusing(Waiting):
+        def begin(self, script: str, directory: Path) -> None:
+            raise Refused(words)
+
+    assert about(tried(Refusing()), "submit").remedy == f"mend {remedy} as it says"
+
+
+def test_a_machine_without_the_queue_s_commands_is_told_and_nothing_is_started(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Absent(Waiting):
+        commands = ("sh", "no-such-sbatch")
+
+    monkeypatch.setattr(module, "opened", None)
+    (only,) = tried(Absent()).findings
+    wanted = "there is no command no-such-sbatch here: run this where jobs are submitted"
+    assert (only.mark, only.what, only.remedy) == (BAD, "submit", "")
+    assert only.found.startswith(wanted)
+
+
+def test_members_that_have_no_room_in_a_job_are_told_before_anything_is_queued(
+    in_tmp: Path,
+) -> None:
+    queue = Waiting()
+    (only,) = tried(queue, JOB | {"cores": 2}, member_cores=6).findings
+    assert (only.mark, only.what, queue.script) == (BAD, "cores", "")
+    assert only.found.startswith("a member needs 6 (cores= of the simulation), a job has 2")
 
 
 @pytest.mark.parametrize(
@@ -415,8 +462,30 @@ def test_an_interface_that_this_machine_does_not_have_is_told_before_anything_is
     queue = Waiting()
     report = tried(queue, JOB | {"interface": "ib9"})
     assert about(report, "scheduler").mark == BAD
-    assert "'ib9'" in about(report, "scheduler").found
+    found = about(report, "scheduler").found
+    assert "interface: wanted one of this machine (" in found
+    assert "lo" in found
+    assert "got 'ib9'. Where only nodes have it, give host= besides" in found
     assert queue.script == ""
+
+
+def test_an_address_that_this_machine_does_not_have_is_told_before_anything_is_queued(
+    in_tmp: Path,
+) -> None:
+    queue = Waiting()
+    report = tried(queue, JOB | {"host": "192.0.2.77"})
+    found = about(report, "scheduler").found
+    assert "host: wanted an address of this machine (" in found
+    assert "127.0.0.1" in found
+    assert "got '192.0.2.77', where the Dask scheduler does not start" in found
+    assert queue.script == ""
+
+
+def test_an_interface_of_nodes_alone_is_fine_beside_an_address(in_tmp: Path) -> None:
+    queue = Waiting()
+    report = tried(queue, JOB | {"interface": "ib9", "host": "127.0.0.1"}, timeout=0.2)
+    assert about(report, "submit").mark == GOOD
+    assert "--interface ib9" not in queue.script  # that of the worker, which is not in a probe
 
 
 def test_a_directory_that_cannot_be_made_is_told(in_tmp: Path) -> None:
@@ -552,6 +621,15 @@ def test_arguments_that_make_no_sense_are_named(in_tmp: Path) -> None:
             module.preflight(settings, queue=Waiting(), **{argument: value})
 
 
+def test_a_misspelt_argument_of_a_preflight_is_told_the_near_one() -> None:
+    cluster = erl.Cluster("slurm", **JOB)
+    for argument, near in {"runtime": "expected_runtime", "time_out": "timeout"}.items():
+        with pytest.raises(TypeError, match=rf"^{argument}: no such argument; .* {near}\?"):
+            cluster.preflight(**{argument: 5})
+    with pytest.raises(TypeError, match=r"^settings: no such argument"):
+        cluster.preflight(settings=5)
+
+
 WORKFLOW = """
 import ensemblerl as erl
 
@@ -578,13 +656,14 @@ def test_check_submits_nothing_unless_it_is_asked_to(
     in_tmp: Path, submitted: list[Running]
 ) -> None:
     (in_tmp / "site.toml").write_text(
-        'scheduler = "slurm"\nn_jobs = 1\ncores = 1\nmemory = "1 GB"\nwalltime = "01:00:00"\n'
+        'scheduler = "slurm"\nn_jobs = 1\ncores = 2\nmemory = "1 GB"\nwalltime = "01:00:00"\n'
     )
     (in_tmp / "flow.py").write_text(WORKFLOW.format(cluster='"site.toml"'))
     done = CliRunner().invoke(cli, ["check", "flow.py"], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     assert "slurm was not tried" in done.stdout
     assert "check it with --queue" in done.stdout
+    assert "for 4 members, 2 at a time in 1 jobs of 2, once these run" in done.stdout
     assert submitted == []
     done = CliRunner().invoke(cli, ["check", "flow.py", "--queue"], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
@@ -592,6 +671,19 @@ def test_check_submits_nothing_unless_it_is_asked_to(
     assert "members one after the other" in done.stdout
     assert submitted[0].cancelled == ["7"]
     assert sorted(path.name for path in in_tmp.iterdir()) == ["flow.py", "site.toml"]
+
+
+@pytest.mark.parametrize("queue", [[], ["--queue"]])
+def test_check_says_that_a_member_has_no_room_in_a_job(
+    in_tmp: Path, submitted: list[Running], queue: list[str]
+) -> None:
+    cluster = 'erl.Cluster("slurm", n_jobs=1, cores=2, memory="1 GB", walltime="1 h")'
+    text = WORKFLOW.format(cluster=cluster).replace("lambda x: x", "erl.Function(f, cores=6)")
+    (in_tmp / "flow.py").write_text(text.replace("if __name__", "def f(x): return x\nif __name__"))
+    done = CliRunner().invoke(cli, ["check", "flow.py", *queue], env={"COLUMNS": "200"})
+    assert done.exit_code == 1, done.output
+    assert "a member needs 6 (cores= of the simulation), a job has 2" in done.stdout
+    assert not [queue for queue in submitted if queue.script]
 
 
 def test_check_says_that_there_is_no_queue_to_try(in_tmp: Path, submitted: list[Running]) -> None:

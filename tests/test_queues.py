@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from ensemblerl.cluster.queues import commands, qstat
-from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused, queue_of, seconds
+from ensemblerl.cluster.queues.base import (
+    NoQueue,
+    Queue,
+    Queued,
+    QueueSilent,
+    Refused,
+    queue_of,
+    require,
+    seconds,
+)
 from ensemblerl.cluster.queues.pbs import Pbs
 from ensemblerl.cluster.queues.slurm import Slurm, parsed
 
@@ -295,6 +304,20 @@ def test_a_script_for_pbs_is_handed_in_as_a_file_that_stays(shim: Shim, tmp_path
     assert said == f"-j oe -o {tmp_path}/jobs/erl-1.log {tmp_path}/jobs/erl-1.sh"
 
 
+def test_a_directory_for_logs_gets_a_file_that_slurm_s_wrapper_can_write_too(
+    shim: Shim, tmp_path: Path
+) -> None:
+    """As dask-jobqueue says it; sbatch would take the directory for a file."""
+    shim("qsub", f'echo "$@" > {tmp_path}/said; echo 42')
+    head = QSUB.replace("sleep", "#PBS -e /x/logs/\n#PBS -o /x/logs/\nsleep")
+    Pbs().submit(head, tmp_path)
+    said = (tmp_path / "said").read_text().strip()
+    assert said == f"-j oe -o /x/logs/erl-1.log {tmp_path}/erl-1.sh"
+    for lines in ("#PBS -o /x/mine\n", "#PBS -e /x/errors/\n#PBS -o /x/logs/\n"):
+        Pbs().submit(QSUB.replace("sleep", f"{lines}sleep"), tmp_path)
+        assert (tmp_path / "said").read_text().strip() == f"{tmp_path}/erl-1.sh"
+
+
 @pytest.mark.parametrize("line", ["-e logs/%J.err", "--output=logs/x", "-t 5 -o logs/x"])
 def test_a_script_that_says_where_its_output_goes_is_believed(
     shim: Shim, tmp_path: Path, line: str
@@ -352,10 +375,27 @@ def test_a_refusal_without_the_word_error_is_told_whole(shim: Shim, tmp_path: Pa
         Pbs().submit(QSUB, tmp_path)
 
 
-def test_a_machine_without_sbatch_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_sbatch_has_no_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Refused, match="no command sbatch on PATH"):
+    with pytest.raises(NoQueue, match="no command sbatch here: run this where jobs are submitted"):
         Slurm().submit(SBATCH, tmp_path)
+    with pytest.raises(NoQueue, match="no command qsub here"):
+        Pbs().submit(QSUB, tmp_path)
+    assert not issubclass(NoQueue, Refused | QueueSilent)  # nothing to mend, nor to wait for
+
+
+def test_what_a_queue_is_spoken_to_with_can_be_asked_for(
+    shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in (Slurm(), Pbs()):
+        for command in queue.commands:
+            shim(command, "exit 0")
+    monkeypatch.setenv("PATH", os.environ["PATH"].split(":")[0])
+    require(*Slurm().commands, *Pbs().commands)
+    with pytest.raises(NoQueue, match="no command bsub here"):
+        require("sbatch", "bsub")
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_support import LONG, FakeQueue, Rig, StubCluster
 
-from ensemblerl.cluster import reconciler as module
+from ensemblerl.cluster import ending
 from ensemblerl.cluster.jobqueue import JobQueue
-from ensemblerl.cluster.jobs import COMING, MISSING, NANNY
+from ensemblerl.cluster.jobs import COMING, LOOKED, MISSING, NANNY
 from ensemblerl.cluster.queues.base import QueueSilent
 from ensemblerl.cluster.reconciler import (
     AHEAD,
-    CLOSING,
     IDLE,
     LATER,
-    LOOKED,
     SETTLING,
     SOON,
     STEADY,
@@ -120,6 +118,16 @@ class TestSubmitting:
         assert rig.reconciler.error == (
             "4 times in a row: the queue refused a job: Batch job submission failed: no"
         )
+
+    def test_the_next_campaign_tries_anew(self, make):
+        rig = make(1, limit=2)
+        rig.queue.answers = ["refuse"] * 2
+        rig.turn(30)
+        assert rig.reconciler.error
+        rig.reconciler.hope()
+        assert rig.reconciler.error == ""
+        rig.turn()
+        assert rig.states == ["waiting"]
 
     def test_no_failure_is_allowed_and_the_first_is_told(self, make):
         rig = make(1, limit=0)
@@ -674,7 +682,7 @@ class TestBrought:
         rig.turn(60)
         assert rig.reconciler.wanted == len(rig.living) == n
         assert rig.queue.submissions == 0
-        assert rig.reconciler.sentence == ""
+        assert rig.reconciler.sentence == ("" if n else "no jobs: the cluster is scaled to none")
 
     @pytest.mark.parametrize("n", [0, 1, 5])
     def test_its_owner_scales_it_while_one_is_missing(self, rig, n):
@@ -705,7 +713,7 @@ class TestBrought:
         rig.cluster.scale(0)
         rig.turn(30)
         assert rig.living == []
-        assert rig.reconciler.describe()["why"] == ""
+        assert rig.reconciler.describe()["why"] == "no jobs: the cluster is scaled to none"
 
     def test_an_unsure_job_that_is_scaled_away_is_ended_when_it_comes(self, make):
         rig = make(owned=False)
@@ -773,8 +781,19 @@ class TestDeath:
         up.turn()
         assert up.reconciler.death(address) is None  # first the queue is asked
         up.turn(SOON + SETTLING + 1)
+        assert up.reconciler.death(address) is None  # and its nanny may start another
+        other = up.connect(job, port=1)
+        assert other != address
+        up.turn(SOON + SETTLING + 1)
         death = up.reconciler.death(address)
         assert death == (f"its worker died, while job {job.id} on n{job.id} runs on", False, False)
+
+    def test_when_all_workers_of_a_job_go_at_once_no_member_is_to_blame(self, up):
+        """A node without power: its queue sees that minutes later."""
+        job = up.living[0]
+        (address,) = up.lose(job)
+        up.turn(NANNY + SOON + SETTLING + 1)
+        assert up.reconciler.death(address).blameless
 
     def test_nothing_is_said_before_the_queue_knows_how_it_ended(self, up):
         """Slurm calls it completing for a while."""
@@ -803,6 +822,7 @@ class TestDeath:
         up.turn(30)
         (second,) = up.lose(job)
         assert second != first
+        up.connect(job, port=1)
         up.turn(SOON + SETTLING + 1)
         assert not up.reconciler.death(second).blameless
         assert up.reconciler.death(first).blameless
@@ -811,7 +831,7 @@ class TestDeath:
         job = up.living[0]
         (address,) = up.lose(job)
         up.turn(10)
-        assert not up.reconciler.death(address).blameless
+        assert up.reconciler.death(address) is None
         up.connect(job)
         up.turn(60)
         up.end(job, "cancelled")
@@ -883,7 +903,7 @@ class TestClose:
         assert rig.reconciler.jobs() == []
 
     def test_a_queue_that_is_silent_is_asked_again(self, up, monkeypatch):
-        monkeypatch.setattr(module, "TICK", 0.01)
+        monkeypatch.setattr(ending, "PAUSE", 0.01)
         cancel, calls = up.queue.cancel, []
 
         def second(ids):
@@ -899,9 +919,8 @@ class TestClose:
     def test_jobs_of_a_queue_that_stays_silent_are_left_to_the_next_driver(
         self, up, monkeypatch, tmp_path
     ):
-        monkeypatch.setattr(module, "TICK", 0.01)
-        monkeypatch.setattr(module, "CLOSING", 0.05)
-        assert CLOSING > 1.0
+        monkeypatch.setattr(ending, "PAUSE", 0.01)
+        monkeypatch.setattr(ending, "CLOSING", 0.05)
         up.queue.down = True
         up.reconciler.close()
         (path,) = tmp_path.glob("jobs-*.json")
@@ -915,6 +934,21 @@ class TestClose:
         up.turn(60)
         up.reconciler.close()
         assert up.living == []
+
+    def test_what_runs_is_left_running_where_that_is_wanted(self, make, tmp_path):
+        rig = make(3)
+        rig.turn()
+        rig.run("100")
+        rig.turn()
+        rig.queue.jobs_["101"].state = "running"
+        rig.turn(SOON)
+        rig.reconciler.close(leave=True)
+        assert [job.id for job in rig.living] == ["100", "101"]
+        assert rig.queue.jobs_["102"].end == "cancelled"
+        (path,) = tmp_path.glob("jobs-*.json")
+        assert json.loads(path.read_text())["jobs"].keys() == {"100", "101"}
+        # the cluster's own close ends nothing of it
+        assert {job.job_id for job in rig.cluster.workers.values()} <= {"102"}
 
     def test_without_jobs_the_queue_is_not_bothered(self, make):
         rig = make()

@@ -86,7 +86,7 @@ def examine(
     Stop(given.stop), FailureLimit(given.max_failures), Bundling(given.bundle)
     with _place(given.store) as (place, unwritable):
         there: Trial | str = ""
-        if worker and _settings(given) is None:
+        if worker and settings_of(given) is None:
             say("one member on a worker")
             there = _tried(given, given.executor, place / "worker")
         here: Trial | str = CRASHED
@@ -98,7 +98,7 @@ def examine(
         return _compared(found, place, say)
 
 
-def _settings(given: Given) -> Settings | None:
+def settings_of(given: Given) -> Settings | None:
     """Those of the `Cluster` that the executor takes its jobs from; None for any other."""
     settings = getattr(given.executor, "settings", None)
     return settings if isinstance(settings, Settings) else None
@@ -106,10 +106,15 @@ def _settings(given: Given) -> Settings | None:
 
 def _queued(given: Given, here: Trial | str, ask: bool, say: Say) -> tuple[Finding, ...]:
     """What a preflight finds, or that there was none."""
-    settings = _settings(given)
+    settings = settings_of(given)
     if settings is None:
         found = "this workflow takes no jobs from a queue: --queue has nothing to try"
         return (Finding(NOTE, "queue", found),) if ask else ()
+    from ensemblerl.cluster.verdicts import unfit
+
+    wrong = unfit(settings, max(1, given.simulation.cores))
+    if wrong is not None:
+        return (wrong,)
     if not ask:
         remedy = "check it with --queue: that submits one small job, and says what would fail"
         return (Finding(NOTE, "queue", f"{settings.scheduler} was not tried", remedy),)

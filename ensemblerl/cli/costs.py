@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ensemblerl.cli.checking import Examined
+from ensemblerl.cli.checking import Examined, settings_of
 from ensemblerl.cli.finding import BAD, GOOD, NOTE, WARN, Finding
 from ensemblerl.cli.trial import Trial
 from ensemblerl.cli.units import amount, seconds
+from ensemblerl.cluster.verdicts import unfit
 from ensemblerl.loop.bundling import TARGET, Bundling
 from ensemblerl.progress import duration
 from ensemblerl.records import Fate
@@ -37,11 +38,23 @@ def on_worker(examined: Examined, trial: Trial) -> Iterator[Finding]:
 
 
 def alone(examined: Examined, trial: Trial) -> Iterator[Finding]:
-    """How long it all takes, when nothing is known of the workers."""
-    if trial.ok:
-        n = examined.given.n_members
+    """How long it all takes, when no worker was tried; of a queue's jobs it is known how many."""
+    if not trial.ok:
+        return
+    given, settings = examined.given, settings_of(examined.given)
+    n, cores = given.n_members, max(1, given.simulation.cores)
+    if settings is None or unfit(settings, cores) is not None:
         found = f"{_about(trial.runtime * n)} for {n} members one by one: divide by the workers"
         yield Finding(NOTE, "wall-clock", found)
+        return
+    slots = settings.slots(cores)
+    at_once = min(settings.n_jobs * slots, given.n_pending or n, n)
+    expected = _about(trial.runtime * math.ceil(n / at_once))
+    found = (
+        f"{expected} for {n} members, {at_once} at a time in {settings.n_jobs} jobs of {slots}, "
+        "once these run"
+    )
+    yield Finding(NOTE, "wall-clock", found)
 
 
 def output(examined: Examined, trial: Trial) -> Iterator[Finding]:

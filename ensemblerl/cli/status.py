@@ -19,6 +19,7 @@ from ensemblerl.space import Space
 from ensemblerl.store.codec import decode
 from ensemblerl.store.eventlog import scan
 from ensemblerl.store.lock import STALE_SECONDS
+from ensemblerl.store.note import said
 from ensemblerl.store.reading import LEDGER, read_ledger
 
 SHOWN = 8
@@ -59,6 +60,8 @@ class Status(NamedTuple):
         if self.ledger.sessions:
             yield from self._sessions()
         yield "state", self._state()
+        if note := noted(self.path, self.driver):
+            yield "jobs", note
 
     def _space(self) -> str:
         """A line for each parameter."""
@@ -145,6 +148,30 @@ def holder(path: Path) -> str:
     here = host == platform.node()
     if not pid or (here and not psutil.pid_exists(pid)) or (not here and silent > STALE_SECONDS):
         return ""
+    return _named(host, pid)
+
+
+def noted(path: Path, driver: str) -> str:
+    """Why workers are missing, and for how long that is so; "" when the driver says nothing.
+
+    Both times are those of files, so that the clocks of machines do not matter; the lock's is
+    the driver's last sign of life.
+
+    Parameters
+    ----------
+    driver : as `holder` names it; what one that is gone has said is not so any more
+    """
+    note = said(path)
+    if note is None or _named(note.host, note.pid) != driver:
+        return ""
+    try:
+        age = (path / "lock").stat().st_mtime - note.since
+    except OSError:
+        age = 0.0
+    return note.text + (f" (for {seconds(age)})" if age >= 1.0 else "")
+
+
+def _named(host: Any, pid: Any) -> str:
     return f"process {pid} on {host}"
 
 

@@ -23,6 +23,21 @@ OURS: dict[str, dict[str, str]] = {
 }
 """Directives that an argument stands for: what we know of the jobs would be wrong beside them."""
 
+ALIASES = {
+    **{"partition": "queue", "time": "walltime", "time_limit": "walltime", "mem": "memory"},
+    **{"project": "account", "job_extra_directives": "options", "job_extra": "options"},
+    **{"job_script_prologue": "prologue", "env_extra": "prologue", "processes": "members_per_job"},
+    **{"log_directory": "directory", "jobs": "n_jobs", "runtime": "expected_runtime"},
+}
+"""What batch systems and dask-jobqueue call it -> the argument."""
+
+
+def given(name: str, value: Any, what: str) -> Any:
+    """An argument that cannot be left out."""
+    if value is None:
+        raise ValueError(f"{name}: must be given: {what}")
+    return value
+
 
 def text(name: str, value: Any) -> str | None:
     """One line of text, or None."""
@@ -164,5 +179,7 @@ def _check_batch_file(name: str, content: str) -> None:
 
 def misspelt(name: str, known: Iterable[str]) -> str:
     """What to say of an argument that does not exist."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    known = list(known)
+    alias = ALIASES.get(name.lower().replace("-", "_"))
+    close = [alias] if alias in known else difflib.get_close_matches(name.lower(), known, n=1)
     return f"{name}: no such argument" + (f"; did you mean {close[0]}?" if close else "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ensemblerl.cluster.arguments import misspelt
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.cluster.site import from_toml
 from ensemblerl.store.running import OWNER
@@ -69,18 +70,25 @@ class Cluster:
         return cluster
 
     def job_script(self, member_cores: int = 1, *, program: bool = True) -> str:
-        """Text of a job script, for reading: nothing is queued.
+        """Text of a job script, for reading: nothing is queued, started or written.
+
+        What only a campaign knows is held open: the address of its driver, its keys and, without
+        ``directory=``, its store.
 
         Parameters
         ----------
         member_cores : processor cores of one member
         program : members are programs (`Command`), not Python functions
+
+        Raises
+        ------
+        ValueError
+            for members that have no room in a job
         """
-        from ensemblerl.cluster.opening import written
+        from ensemblerl.cluster.showing import shown
 
         slots = self.settings.slots(member_cores)
-        with tempfile.TemporaryDirectory(prefix="ensemblerl-") as scratch:
-            return written(self.settings, slots, member_cores, program, Path(scratch))
+        return shown(self.settings, (slots, member_cores, 1 if program else slots))
 
     def describe(self) -> str:
         """What is asked for, and why workers are missing, in a few lines."""
@@ -92,9 +100,18 @@ class Cluster:
         return description(self.settings, pool.reconciler, str(pool.cluster.dashboard_link))
 
     def preflight(self, **arguments: Any) -> Report:
-        """Try the queue, a job, the network and the environment; see `preflight.preflight`."""
+        """Try the queue, a job, the network and the environment; see `preflight.preflight`.
+
+        Raises
+        ------
+        TypeError
+            for an argument that does not exist
+        """
         from ensemblerl.cluster.preflight import preflight
 
+        known = [name for name in inspect.signature(preflight).parameters if name != "settings"]
+        for unknown in arguments.keys() - set(known):
+            raise TypeError(misspelt(unknown, known))
         return preflight(self.settings, **arguments)
 
     def executor(self) -> QueuedExecutor:
@@ -105,9 +122,9 @@ class Cluster:
 
     def close(self) -> None:
         """End all jobs; never raises. A later campaign has new ones submitted."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def __enter__(self) -> Self:
         self._kept = True
@@ -132,15 +149,21 @@ class Cluster:
         processes = 1 if isinstance(job.simulation, Detached) else slots
         shape = (slots, cores, processes)
         if self._pool is not None and shape != self._shape:
+            if self._pool.users:
+                raise ValueError(
+                    f"cluster: its jobs are in use by another campaign, whose members are of "
+                    f"another size ({self._shape[1]} cores, here {cores}) or kind; give this one "
+                    "a Cluster of its own"
+                )
             self.close()
-        if self._pool is None:
+        if self._pool is None or self._pool.closed:
             directory, alone = place(self.settings, job.segments)
             self._pool = opened(self.settings, shape, directory, alone=alone)
             self._shape = shape
         return self._pool
 
     def _give(self, pool: Pool) -> None:
-        if not self._kept:
+        if not self._kept and not pool.users:
             self.close()
 
 

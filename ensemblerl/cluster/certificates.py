@@ -69,5 +69,5 @@ def _clear_up(directory: Path, alone: bool) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             about = json.loads((path / OWNER).read_text())
             here = about["host"] == host_name()
-            if alone or (here and not lives(about)):
+            if not lives(about) if here else alone:
                 shutil.rmtree(path)

@@ -140,9 +140,11 @@ class DaskExecutor:
         """What was lost with the worker of this address."""
         return Lost(f"its worker died ({address})")
 
-    def _needed(self, key: str, bundle: Members) -> float:
-        """Seconds that each of these members is expected to need, where workers end."""
-        return 0.0
+    def _needed(self, key: str, bundle: Members) -> tuple[float, float]:
+        """Seconds that each of these members is expected to need, and that most do, where
+        workers end.
+        """
+        return 0.0, 0.0
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Take a bundle; it leaves with the next `wait`, or after a few milliseconds.
@@ -253,7 +255,8 @@ class DaskExecutor:
                 for w in waiting:
                     w.ours.set_exception(Lost(f"it could not be sent: {error}", begun=False))
 
-    def _send(self, waiting: list[Waiting]) -> None:
+    def _send(self, waiting: list[Waiting], workers: list[str] | None = None) -> None:
+        """Bring bundles on their way, to any worker or to one of these."""
         gathering = self._gathering
         assert gathering is not None, "start(job) comes before submit()"
         gathering.n_workers = self._wanted or max(1, self._threads)
@@ -266,13 +269,14 @@ class DaskExecutor:
                 run_luggage,
                 self._key,
                 _packed(w.bundle),
-                self._needed(key, w.bundle),
+                *self._needed(key, w.bundle),
                 _data_producer=True,
             )
             for key, w in zip(keys, waiting, strict=True)
         }
         oldest = int(waiting[0].bundle.number[0])
-        theirs = self._connected().get(graph, keys, sync=False, priority=-oldest)
+        get = self._connected().get
+        theirs = get(graph, keys, workers=workers, sync=False, priority=-oldest)
         self._flying.update((w.ours, (w, f)) for w, f in zip(waiting, theirs, strict=True))
         gathering.add([w.ours for w in waiting], theirs)
 
@@ -288,10 +292,10 @@ def from_anything(cluster: Any) -> DaskExecutor:
     if isinstance(cluster, Client):
         return DaskExecutor(cluster)
     if is_job_queue(cluster):
-        from ensemblerl.cluster.opening import taken
+        from ensemblerl.cluster.opening import given, taken
         from ensemblerl.cluster.queued import QueuedExecutor
 
-        return QueuedExecutor(lambda job: taken(cluster), lambda pool: pool.close())
+        return QueuedExecutor(lambda job: taken(cluster), given)
     if isinstance(cluster, Cluster):
         return DaskExecutor(connected(cluster), owned=True)
     raise TypeError(

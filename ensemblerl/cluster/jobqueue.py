@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import types
+from collections.abc import Iterable
 from typing import Any
 
 from distributed import Status
@@ -114,6 +116,15 @@ class JobQueue:
         with self._lock:
             if name in self.cluster.workers:
                 self.cluster.workers[name].job_id = job_id
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """Let the scheduler know that these workers are gone, in case that nobody told it."""
+        scheduler, now = self.scheduler, f"ensemblerl-{time.time()}"
+        for address in addresses:
+            if address in scheduler.workers:
+                scheduler.loop.add_callback(
+                    scheduler.remove_worker, address=address, stimulus_id=now, close=False
+                )
 
     def drop(self, name: str) -> None:
         """A job that is wanted no more, and not to be ended by the cluster."""

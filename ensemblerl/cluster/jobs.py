@@ -22,8 +22,13 @@ NANNY = 20.0
 """Seconds in which Dask's nanny may start a worker again."""
 SAYING = 8.0
 """Seconds that a queue may take to say how a job ended."""
+LOOKED = 600.0
+"""Seconds for which a job is looked for whose submission got no answer, lest there be two for one:
+also when another was submitted in its place."""
 COMING = 600.0
 """Seconds in which a job that runs must have connected; else it is ended."""
+TITLE = {"slurm": 100, "pbs": 15}
+"""Characters of a job's name that the queue remembers."""
 ALIVE = ("waiting", "starting", "up")
 """States in which a job is, or will be, of use."""
 
@@ -157,6 +162,24 @@ def _over(job: Job, cause: str, now: float) -> None:
         job.state, job.cause, job.ended = "over", cause, now
 
 
+def titled(base: str, token: str, name: str, queue: str) -> str:
+    """What a queue is to call a job: unlike any other of this user.
+
+    Parameters
+    ----------
+    base : what the user calls his jobs
+    token : of the driver
+    name : of the Dask worker, with a number at its end
+    """
+    rest = f"-{token}-{name.rpartition('-')[2]}"
+    return base[: TITLE[queue] - len(rest)] + rest
+
+
+def looked_for(job: Job, now: float) -> bool:
+    """Whether a job without an id is to be looked for by its title."""
+    return job.state != "new" and (job.state != "missing" or now - job.submitted < LOOKED)
+
+
 def overdue(job: Job, now: float) -> bool:
     """Whether the queue runs it for long and no worker has come."""
     return job.state == "starting" and not job.came and now - job.began > COMING
@@ -233,6 +256,8 @@ def sentence(jobs: Sequence[Job], wanted: int, trouble: Mapping[str, str]) -> st
     trouble : what went wrong -> where to look, newest last
     """
     up = sum(job.state == "up" for job in jobs)
+    if not wanted:
+        return "no jobs: the cluster is scaled to none"
     if up >= wanted:
         return ""
     parts = []

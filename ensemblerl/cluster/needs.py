@@ -91,7 +91,7 @@ class Needs:
         if self._most is not None:
             return self._most
         if self._estimate is None and len(self._seen) >= KNOWN:
-            seen = np.asarray(self._seen)
+            seen = np.asarray(list(self._seen))
             self._estimate = MARGIN * float(np.quantile(seen, 0.99)) + 1.0
         usual = CAUTION * longest if self._estimate is None else self._estimate
         return usual if self._timeout is None else min(usual, self._timeout + 2.0)

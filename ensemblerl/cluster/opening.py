@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import dask
 from ensemblerl.cluster.certificates import Certificates
 from ensemblerl.cluster.jobqueue import JobQueue, cluster_classes
 from ensemblerl.cluster.pool import Pool
+from ensemblerl.cluster.queues.base import queue_of, require
 from ensemblerl.cluster.quiet import quiet
-from ensemblerl.cluster.script import cluster_arguments, job_text, named
+from ensemblerl.cluster.reachable import check_dashboard, check_interface, unreachable
+from ensemblerl.cluster.script import LOGS, cluster_arguments, job_text, named
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.cluster.wish import Wish
 
@@ -22,13 +25,18 @@ SETTINGS = {
     # Bundles wait at the scheduler: a worker that dies, or whose time is over, takes none along.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.active-memory-manager.start": False,
-    # A worker comes again by itself, or is replaced; nobody is to be called lost any sooner.
-    "distributed.scheduler.worker-ttl": "5 minutes",
+    # Silence is no death: a function may hold the GIL for hours. The queue says which nodes failed.
+    "distributed.scheduler.worker-ttl": None,
 }
 
 
 def opened(
-    settings: Settings, shape: tuple[int, int, int], directory: Path, *, alone: bool
+    settings: Settings,
+    shape: tuple[int, int, int],
+    directory: Path,
+    *,
+    alone: bool,
+    commands: tuple[str, ...] | None = None,
 ) -> Pool:
     """Start scheduler and keys; jobs are submitted when a campaign begins.
 
@@ -38,10 +46,20 @@ def opened(
     shape : members side by side in a job, processor cores of one, worker processes in a job
     directory : for scripts, logs and keys, on a disk that the nodes see
     alone : nobody else can be at work in the directory
+    commands : that must be here; None: those of the queue
+
+    Raises
+    ------
+    NoQueue
+        where one of the commands is not here
+    ValueError
+        for an interface, a host, a directory or a dashboard that cannot be had here
     """
+    require(*(queue_of(settings.scheduler).commands if commands is None else commands))
+    check_interface(settings)
+    check_dashboard(settings)
     slots = shape[0]
-    _private(directory)
-    keys = Certificates(directory, alone=alone) if settings.encrypted else None
+    keys = _keys(settings, directory, alone)
     silence = quiet()
     silence.__enter__()
 
@@ -82,7 +100,23 @@ def _cluster(
     )
     with dask.config.set(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a port that is taken, and the like
-        return kinds[settings.scheduler](**arguments)
+        try:
+            return kinds[settings.scheduler](**arguments)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise unreachable(settings, error) from error
+
+
+def _keys(settings: Settings, directory: Path, alone: bool) -> Certificates | None:
+    try:
+        _private(directory)
+        (directory / LOGS).mkdir(exist_ok=True)
+        return Certificates(directory, alone=alone) if settings.encrypted else None
+    except OSError as error:
+        raise ValueError(
+            "directory: wanted one for job scripts, logs and keys, got "
+            f"{str(directory)!r}, which is not to be used: {error.strerror or error}; give "
+            "directory= on a disk that all nodes share and where you may write"
+        ) from error
 
 
 def _private(directory: Path) -> None:
@@ -92,25 +126,27 @@ def _private(directory: Path) -> None:
         os.chmod(directory, 0o700)  # noqa: PTH101
 
 
-def written(settings: Settings, slots: int, cores: int, program: bool, directory: Path) -> str:
-    """Text of a job script as it would be submitted."""
-    shape = (slots, cores, 1 if program else slots)
-    pool = opened(settings, shape, directory, alone=True)
-    try:
-        name = pool.jobqueue.add()
-        text = pool.jobqueue.script(name, f"{settings.name}-0")
-        return job_text(text, settings)
-    finally:
-        pool.jobqueue.drop(name)
-        pool.close()
+_TAKEN: weakref.WeakKeyDictionary[Any, Pool] = weakref.WeakKeyDictionary()
+"""Clusters that somebody brought: there is one that looks after each, for all campaigns on it."""
 
 
 def taken(cluster: Any) -> Pool:
     """A dask-jobqueue cluster that somebody brought, to be looked after; it stays theirs."""
+    known = _TAKEN.get(cluster)
+    if known is not None and not known.closed:
+        return known
     queue = JobQueue(cluster)
     options = cluster.new_spec["options"]
     directory = Path(options.get("log_directory") or Path.cwd() / "ensemblerl-jobs")
     job = queue.make("example")
     slots = int(job.worker_cores)
     wish = Wish(n_jobs=None, slots=slots, cores=slots)
-    return Pool(cluster, directory, wish, owned=False)
+    pool = _TAKEN[cluster] = Pool(cluster, directory, wish, owned=False)
+    return pool
+
+
+def given(pool: Pool) -> None:
+    """The last campaign on a cluster that somebody brought is over."""
+    if not pool.users:
+        pool.close()
+        _TAKEN.pop(pool.cluster, None)

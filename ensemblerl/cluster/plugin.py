@@ -74,25 +74,33 @@ class CarryJobInQueue(CarryJob):
             slots, name = worker.state.nthreads, str(worker.name)
             known = Allocation(slots, self.cores, name=name)
             if known.until is None and (number := job_id(os.environ)):
-                left = self.ask(number)
+                left = self._left(number)
                 known = Allocation(slots, self.cores, left=left, name=name)
             known.claim()
             _ALLOCATIONS[worker.address] = known
         worker.metrics[METRIC] = lambda _: known.told()
+
+    def _left(self, number: str) -> float | None:
+        """Seconds, as the queue says; None where it does not answer on this node."""
+        try:
+            return None if (left := self.ask(number)) is None else float(left)
+        except Exception:
+            return None
 
     def teardown(self, worker: Any) -> None:
         """Forget the job; the allocation stays, it is the worker's."""
         super().teardown(worker)
 
 
-def run_luggage(key: str, luggage: bytes, needed: float = 0.0) -> bytes:
+def run_luggage(key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.0) -> bytes:
     """Run a pickled bundle of members under the job of this key; gives the pickled `Answer`.
 
     Bytes both ways: Dask looks into the tuples it carries and makes a frame of every array.
 
     Parameters
     ----------
-    needed : seconds that a member is expected to need, where the queue ends the worker
+    needed : seconds that each of these is expected to need, where the queue ends the worker
+    usual : seconds that most members need: a worker that has less left takes no other
 
     Raises
     ------
@@ -109,7 +117,7 @@ def run_luggage(key: str, luggage: bytes, needed: float = 0.0) -> bytes:
         return pickle.dumps(run_bundle(job, members), protocol=5)
     with allocation.place(needed) as place:
         answer = run_bundle(job, members, place=place)
-    if too_late(place) and not allocation.draining:
+    if too_late(place._replace(needed=usual)) and not allocation.draining:
         allocation.draining = True
         worker.loop.add_callback(_leave, worker)
     return pickle.dumps(answer, protocol=5)

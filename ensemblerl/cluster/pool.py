@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ensemblerl.cluster.jobqueue import JobQueue, queue_name
 from ensemblerl.cluster.queues.base import Queue, queue_of
@@ -14,8 +16,18 @@ from ensemblerl.cluster.reconciler import Reconciler
 from ensemblerl.cluster.wish import Wish
 
 
+class User(Protocol):
+    """A campaign that has its members run in the jobs."""
+
+    def needed(self) -> float:
+        """Seconds that the next member is expected to need."""
+
+    def load(self) -> int:
+        """Members on their way that need a worker."""
+
+
 class Pool:
-    """Looks after a dask-jobqueue cluster until `close`.
+    """Looks after a dask-jobqueue cluster until `close`, for one campaign or several at a time.
 
     Parameters
     ----------
@@ -24,6 +36,10 @@ class Pool:
     wish : what is wanted of the jobs
     owned : end the jobs and close the cluster at the end
     clear : called at the very end
+
+    Attributes
+    ----------
+    users : who is served now
     """
 
     def __init__(
@@ -36,33 +52,52 @@ class Pool:
         clear: Callable[[], None] = lambda: None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.cluster, self.owned, self._clear, self._leaves = cluster, owned, clear, False
+        self.cluster, self.owned, self._clear = cluster, owned, clear
+        self._process, self._leaves, self._closed = os.getpid(), False, False
+        self.users: list[User] = []
+        wish.needed = lambda: max((user.needed() for user in list(self.users)), default=0.0)
+        wish.load = lambda: sum(user.load() for user in list(self.users))
         self.queue: Queue = queue_of(queue_name(cluster))
         self.jobqueue = JobQueue(cluster)
         self.reconciler = Reconciler(self.jobqueue, self.queue, directory, wish)
 
-    def serve(self, needed: Callable[[], float], load: Callable[[], int]) -> None:
-        """Submit and replace jobs from now on, as a campaign needs them.
+    @property
+    def closed(self) -> bool:
+        """Whether it looks after nothing any more."""
+        return self._closed
 
-        Parameters
-        ----------
-        needed : gives the seconds that the next member is expected to need
-        load : gives the number of members on their way
-        """
-        wish = self.reconciler.wish
-        wish.needed, wish.load = needed, load
+    def serve(self, user: User) -> None:
+        """Submit and replace jobs from now on, as this campaign and others need them."""
+        self.users.append(user)
+        self.reconciler.hope()
         if not self.reconciler.is_alive():
             atexit.register(self.close)
             self.reconciler.adopt()
             self.reconciler.start()
+
+    def dismiss(self, user: User) -> None:
+        """Serve a campaign no more."""
+        if user in self.users:
+            self.users.remove(user)
 
     def leave(self) -> None:
         """From now on a `close` ends what waits in the queue, and leaves running what runs."""
         self._leaves = True
 
     def close(self) -> None:
-        """Leave nothing behind, unless told to; never raises. Again does nothing."""
-        atexit.unregister(self.close)
+        """Leave nothing behind, unless told to. Again does nothing.
+
+        Whoever interrupts it is heard, and it goes on all the same: in a thread of its own, which
+        the interpreter waits for.
+        """
+        if self._closed or os.getpid() != self._process:  # a fork's exit is not ours
+            return
+        self._closed = True
+        work = threading.Thread(target=self._end, name="ensemblerl-closing")
+        work.start()
+        work.join()
+
+    def _end(self) -> None:
         with contextlib.suppress(Exception):
             self.reconciler.close(cancel=self.owned, leave=self._leaves)
         self.jobqueue.release()
@@ -70,3 +105,4 @@ class Pool:
             with contextlib.suppress(Exception):
                 self.cluster.close()
             self._clear()
+        atexit.unregister(self.close)

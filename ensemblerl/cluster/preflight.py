@@ -17,7 +17,7 @@ from ensemblerl.cluster.interfaces import Interface, Listener, interfaces, netwo
 from ensemblerl.cluster.opening import opened
 from ensemblerl.cluster.probe import environment
 from ensemblerl.cluster.probing import Probing, interface_of, script_of
-from ensemblerl.cluster.queues.base import Queue, queue_of
+from ensemblerl.cluster.queues.base import NoQueue, Queue, queue_of, require
 from ensemblerl.cluster.scratch import marked, scratch
 from ensemblerl.cluster.script import job_text
 from ensemblerl.cluster.settings import Settings
@@ -65,6 +65,12 @@ def preflight(
     runtime = duration("expected_runtime", expected_runtime)
     patience = limits.seconds("timeout", timeout)
     queue = queue_of(settings.scheduler) if queue is None else queue
+    try:
+        require(*queue.commands)
+    except NoQueue as error:
+        return Report((Finding(BAD, "submit", str(error)),))
+    if (unfit := verdicts.unfit(settings, member_cores)) is not None:
+        return Report((unfit,))
     root, _ = place(settings, segments)
     store = Path(segments).parent.absolute() if segments else None
     if store is not None and root.is_relative_to(store.resolve()):
@@ -93,7 +99,9 @@ def _tried(
 ) -> list[Finding]:
     try:
         text, used = _prepared(asked, directory, title)
-    except (ValueError, RuntimeError, OSError) as error:
+    except ValueError as error:  # says itself what to do
+        return [Finding(BAD, "scheduler", f"it does not start here: {error}")]
+    except (RuntimeError, OSError) as error:
         why = str(error.__cause__ or error)
         remedy = "mend interface= or host=, which are of this machine too"
         return [Finding(BAD, "scheduler", f"it does not start here: {why}", remedy)]
@@ -112,7 +120,7 @@ def _prepared(asked: Asked, directory: Path, title: str) -> tuple[str, str]:
     """The script of a job with a worker, and the address of the scheduler that it would go to."""
     settings = asked.settings
     slots = settings.slots(asked.member_cores)
-    pool = opened(settings, (slots, asked.member_cores, 1), directory, alone=False)
+    pool = opened(settings, (slots, asked.member_cores, 1), directory, alone=False, commands=())
     try:
         name = pool.jobqueue.add()
         text = job_text(pool.jobqueue.script(name, title), settings)

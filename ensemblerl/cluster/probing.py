@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemblerl.cluster.interfaces import Listener
-from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused
+from ensemblerl.cluster.queues.base import NoQueue, Queue, Queued, QueueSilent, Refused
 from ensemblerl.cluster.scratch import tail
 from ensemblerl.cluster.script import RUN, named
 
@@ -116,7 +116,7 @@ class Probing:
         self._began = time.monotonic()
         try:
             self.id = self._queue.submit(script, self._directory)
-        except Refused as error:
+        except (Refused, NoQueue) as error:
             self.refused = str(error)
         except QueueSilent as error:
             self.silence = str(error)

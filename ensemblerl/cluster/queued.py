@@ -8,14 +8,15 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from ensemblerl.cluster.dask import DaskExecutor, connected
+from ensemblerl.cluster.dask import DaskExecutor, Waiting, connected
+from ensemblerl.cluster.describing import asked
 from ensemblerl.cluster.jobs import Worker
 from ensemblerl.cluster.needs import Needs
 from ensemblerl.cluster.plugin import CarryJob, CarryJobInQueue
 from ensemblerl.cluster.pool import Pool
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.events import Held
-from ensemblerl.executors.base import Lost
+from ensemblerl.executors.base import Lost, Unavailable
 from ensemblerl.executors.shipping import Parcel
 from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
@@ -53,12 +54,14 @@ class QueuedExecutor(DaskExecutor):
     ) -> None:
         self._take, self._give, self.settings = take, give, settings
         if settings is not None:
-            self.title = f"{settings.n_jobs} jobs of {settings.scheduler}"
+            self.title = asked(settings)
         self._needs = Needs()
         self._pool: Pool | None = None
         self._last: Pool | None = None
-        self._finished, self._too_long, self._recalled = False, 0, False
+        self._finished, self._recalled = False, False
+        self._too_long: set[int] = set()
         self._given: dict[str, tuple[list[int], float]] = {}
+        self._stragglers: list[Waiting] = []
         self._set_up(None, True, None)
 
     # ---- what a campaign calls
@@ -69,38 +72,66 @@ class QueuedExecutor(DaskExecutor):
         checkpoint = bool(getattr(simulation, "checkpoint", False))
         most = None if self.settings is None else self.settings.max_runtime
         self._needs = Needs(most, simulation.timeout, checkpoint)
-        self._finished, self._too_long, self._recalled = False, 0, False
+        self._finished, self._recalled = False, False
+        self._too_long = set()
         self._pool = pool = self._take(job)
         self._client = connected(pool.cluster)
         super().start(job)
-        pool.serve(self._needs.seconds, self._load)
+        pool.serve(self)
 
     def submit(self, bundle: Members) -> Future[Answer]:
         """Take a bundle; of a member that no job is long enough for, that is the outcome."""
         numbers = bundle.number.tolist()
         if len(numbers) == 1 and self._needs.hopeless(numbers[0]):
             return self._refused(bundle)
-        return super().submit(bundle)
+        if self._needs.seconds(numbers) <= self._needs.seconds():
+            return super().submit(bundle)
+        ours: Future[Answer] = Future()
+        ours.set_running_or_notify_cancel()
+        self._collector.add(ours)
+        self._stragglers.append(Waiting(bundle, ours))
+        return ours
+
+    def _send_stragglers(self) -> None:
+        """Members that need longer than most wait here for a worker that has so much left: others
+        would refuse them, again and again.
+        """
+        for waiting in list(self._stragglers):
+            needed = self._needs.seconds(waiting.bundle.number.tolist())
+            fit = [w for w in self._workers() if not w.draining and (w.left or 0.0) > needed]
+            if fit:
+                best = max(fit, key=lambda w: (w.slots - w.busy, w.left or 0.0))
+                self._stragglers.remove(waiting)
+                with self._lock:
+                    self._send([waiting], [best.address])
+
+    def _drop_stragglers(self, cause: str) -> None:
+        left, self._stragglers = self._stragglers, []
+        for waiting in left:
+            waiting.ours.set_exception(Lost(cause, begun=False))
 
     def wait(self, timeout: float | None = None) -> list[Future[Answer]]:
         """Block until a bundle is done.
 
         Raises
         ------
-        RuntimeError
+        Unavailable
             when no job can be had, with what the queue says
+        RuntimeError
+            when members are longer than any job, and none has finished
         """
         for worker in self._workers():
             if worker.left is not None and not worker.draining:
                 self._needs.offer(worker.left)
+        self._send_stragglers()
         done = super().wait(timeout)
         if self._pool is not None and self._pool.reconciler.error and not done:
-            raise RuntimeError(f"no job can be had: {self._pool.reconciler.error}")
-        if self._too_long >= TOO_LONG and not self._finished:
+            raise Unavailable(f"no job can be had: {self._pool.reconciler.error}")
+        if len(self._too_long) >= TOO_LONG and not self._finished:
             most = _seconds(self._needs.longest)
             raise RuntimeError(
-                f"{self._too_long} members and more were cut off at the end of their jobs, and "
-                f"none has finished: no job leaves a member more than {most}; give a longer "
+                f"{len(self._too_long)} members and more were cut off at the end of their jobs, "
+                f"and none has finished: no job leaves a member more than {most}; give a longer "
                 "walltime=, or checkpoint=True to a Command that can go on from its own files. "
                 "The store keeps what is done"
             )
@@ -118,17 +149,21 @@ class QueuedExecutor(DaskExecutor):
     def recall(self) -> None:
         """Take back what no worker has begun: no more jobs are needed."""
         self._recalled = True
-        if self._pool is None or self._gathering is None:
+        self._drop_stragglers("taken back before it began")
+        if self._pool is not None:
+            self._flush()
+            self._pool.jobqueue.scheduler.loop.add_callback(self._take_back)
+
+    def _take_back(self) -> None:
+        """On the scheduler's loop: what waits now is not begun between a look and the word."""
+        gathering, pool = self._gathering, self._pool
+        if gathering is None or pool is None:
             return
-        self._flush()
-        tasks, back = self._pool.jobqueue.scheduler.tasks, []
-        for ours, (_, theirs) in list(self._flying.items()):
-            if getattr(tasks.get(theirs.key), "state", "") in WAITING:
-                self._gathering.finish(theirs.key, Lost("taken back", begun=False))
-                self._flying.pop(ours, None)
-                back.append(theirs)
-        if back:
-            self._connected().cancel(back)
+        scheduler, client = pool.jobqueue.scheduler, self._connected()
+        for _, theirs in list(self._flying.values()):
+            if getattr(scheduler.tasks.get(theirs.key), "state", "") in WAITING:
+                scheduler.client_releases_keys(keys=[theirs.key], client=client.id)
+                gathering.finish(theirs.key, Lost("taken back before it began", begun=False))
 
     def disown(self) -> None:
         """Leave running what runs, for a driver that resumes; end what waits in the queue."""
@@ -141,6 +176,8 @@ class QueuedExecutor(DaskExecutor):
         if pool is None:
             return
         self._last = pool
+        pool.dismiss(self)
+        self._drop_stragglers("the executor was closed")
         with suppress(Exception):
             super().close()
         self._client = None
@@ -177,11 +214,11 @@ class QueuedExecutor(DaskExecutor):
         cores, ask = max(1, job.simulation.cores), self._pool.queue.left
         return CarryJobInQueue(self._key, parcel, os.getpid(), cores, ask)
 
-    def _needed(self, key: str, bundle: Members) -> float:
+    def _needed(self, key: str, bundle: Members) -> tuple[float, float]:
         numbers = bundle.number.tolist()
         needed = self._needs.seconds(numbers)
         self._given[key] = numbers, needed
-        return needed
+        return needed, self._needs.seconds()
 
     def _explain(self, address: str, key: str) -> Lost | None:
         death = None if self._pool is None else self._pool.reconciler.death(address)
@@ -192,13 +229,17 @@ class QueuedExecutor(DaskExecutor):
             self._needs.cut(numbers[0], needed)
         return Lost(death.cause, blameless=death.blameless)
 
-    def _load(self) -> int:
+    def needed(self) -> float:
+        """Seconds that the next member is expected to need."""
+        return self._needs.seconds()
+
+    def load(self) -> int:
         """Members on their way that need a worker."""
         return 0 if self._recalled else len(self._collector)
 
     def _refused(self, bundle: Members) -> Future[Answer]:
-        self._too_long += 1
         number, attempt = int(bundle.number[0]), int(bundle.attempt[0])
+        self._too_long.add(number)
         ran, most = self._needs.had(number), _seconds(self._needs.longest)
         cause = HOPELESS.format(ran=_seconds(ran), most=most)
         future: Future[Answer] = Future()

@@ -4,9 +4,7 @@ connected, replaces what was lost, and knows why each job ended.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
 import secrets
 import threading
 import time
@@ -14,22 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from ensemblerl.cluster.accounts import held
+from ensemblerl.cluster.ending import Ending
+from ensemblerl.cluster.failing import death_in, failure, log_of
 from ensemblerl.cluster.jobqueue import JobQueue
 from ensemblerl.cluster.jobs import (
     Backoff,
     Job,
     Policy,
     Worker,
+    looked_for,
     overdue,
     see_queue,
     see_workers,
     sentence,
     shortage,
+    titled,
 )
-from ensemblerl.cluster.plugin import METRIC
 from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused
 from ensemblerl.cluster.register import Register
-from ensemblerl.cluster.wish import BLAMELESS, Death, Wish
+from ensemblerl.cluster.seeing import connected
+from ensemblerl.cluster.wish import Death, Wish
 from ensemblerl.events import Held
 
 TICK = 0.5
@@ -40,15 +42,11 @@ WATCHED = 300.0
 """Seconds for which a job that waits in the queue is asked for often."""
 SUBMITTING = 30.0
 """Seconds of answers without a job after which its submission, which got none, has failed."""
-LOOKED = 600.0
-"""Seconds for which such a job is looked for after that, lest there be two for one."""
 STEADY = 10.0
 """Seconds after which a job whose worker connected is a job that works."""
 AHEAD = 0.25
 """Of the time of a job: no sooner is it replaced while it can still begin a member, or with long
 members there would be many more jobs than wanted."""
-CLOSING = 30.0
-"""Seconds for which a silent queue is asked again and again to end the jobs."""
 LEAD = 30.0
 """Seconds from a submission until a worker connects, before that was seen."""
 IDLE = 5.0
@@ -57,14 +55,6 @@ SETTLING = 1.0
 """Seconds between the end of a worker and a question to the queue that may know why."""
 RUNS = ("starting", "up", "leaving", "alone")
 """States of jobs in which members may run."""
-TITLE = {"slurm": 100, "pbs": 15}
-"""Characters of a job's name that the queue remembers."""
-ENDED = BLAMELESS - {"unknown"}
-"""How jobs end that somebody, or something, has ended."""
-AGAIN = ("node_fail", "preempted", "unknown")
-"""How jobs end that a queue may start once more without asking."""
-LEAVING = ("paused", "closing", "closing_gracefully", "closed")
-"""States of a Dask worker that takes no more."""
 
 
 class Reconciler(threading.Thread):
@@ -94,14 +84,12 @@ class Reconciler(threading.Thread):
         self._jobs_of: dict[str, Job] = {}
         self._gone: dict[str, float] = {}
         self._held: list[Held] = []
-        self._inherited: dict[str, str] = {}
-        self._sought: list[str] = []
+        self._ending = Ending(queue, self._register)
         self._backoff, self._lead = Backoff(), LEAD
         self._trouble: dict[str, str] = {}
         self._silence, self._idle = "", math.inf
         self._asked = self._answered = -math.inf
         self._coming, self._excused, self._longest = 0, 0, 0.0
-        self._doubtful: set[str] = set()
         self._goal, self._known = wish.n_jobs or 0, 0
         self._halt, self._lock = threading.Event(), threading.RLock()
 
@@ -127,14 +115,13 @@ class Reconciler(threading.Thread):
             job, gone = self._jobs_of.get(address), self._gone.get(address)
             if job is None:
                 return Death(f"its worker ({address}) is gone", False)
-            where = f"job {job.id or job.title}" + (f" on {job.node}" if job.node else "")
-            cause = "requeued" if address in job.past else job.cause
-            if address in job.past or job.state == "over":
-                return Death(f"{where} ended: {cause}", cause in BLAMELESS, cause == "timeout")
-            ending = not math.isnan(job.ending)  # how, will be said
-            if gone is None or ending or self._answered < gone + SETTLING:
-                return None
-            return Death(f"its worker died, while {where} runs on", False)
+            told = gone is not None and self._answered >= gone + SETTLING
+            return death_in(job, address, told)
+
+    def hope(self) -> None:
+        """Begin anew: what made jobs fail may be mended."""
+        with self._lock:
+            self.error, self._backoff, self._excused = "", Backoff(), 0
 
     def take_held(self) -> list[Held]:
         """Accounts of jobs that are over, each once."""
@@ -186,7 +173,8 @@ class Reconciler(threading.Thread):
         self._known = len(wanted)
 
     def _see(self, now: float) -> None:
-        workers, found = self._connected(), dict[str, list[Worker]]()
+        workers = connected(self._jobqueue.scheduler, self._table)
+        found = dict[str, list[Worker]]()
         for worker in workers:
             job = self._table.get(worker.name)
             found.setdefault(worker.name, []).append(worker)
@@ -211,22 +199,6 @@ class Reconciler(threading.Thread):
                 self._backoff.worked()
                 self._trouble.clear()
 
-    def _connected(self) -> list[Worker]:
-        out = []
-        for address, known in list(self._jobqueue.scheduler.workers.items()):
-            told = dict(known.metrics or {}).get(METRIC) or {}
-            draining = bool(told.get("draining")) or known.status.name in LEAVING
-            name, busy = self._whose(str(known.name)), len(known.processing)
-            out.append(Worker(name, address, known.nthreads, busy, told.get("left"), draining))
-        return out
-
-    def _whose(self, name: str) -> str:
-        """Of the job whose worker has this name: a restart, or one process of several."""
-        for pattern in (r"$", r"-r\d+$", r"-\d+$", r"-r\d+-\d+$"):
-            if (short := re.sub(pattern, "", name)) in self._table:
-                return short
-        return name
-
     # ---- the queue's side
 
     def _pause(self, now: float) -> float:
@@ -242,10 +214,11 @@ class Reconciler(threading.Thread):
     def _ask(self, now: float) -> None:
         jobs = self.jobs()
         ids = [job.id for job in jobs if job.id]
-        unsure = [job for job in jobs if not job.id and self._looked_for(job, now)]
+        theirs = sorted(self._ending.inherited)
+        unsure = [job for job in jobs if not job.id and looked_for(job, now)]
         self._asked = now
         try:
-            told = self._queue.jobs(ids) if ids else {}
+            told = self._queue.jobs([*ids, *theirs]) if ids or theirs else {}
             found = self._queue.find([job.title for job in unsure]) if unsure else {}
             self._silence = ""
         except QueueSilent as error:
@@ -255,6 +228,7 @@ class Reconciler(threading.Thread):
             return
         with self._lock:
             self._answered = now
+            self._ending.look([i for i, queued in told.items() if queued.state != "ended"])
             for job in jobs:
                 if job.id:
                     see_queue(job, told.get(job.id), now)
@@ -262,11 +236,7 @@ class Reconciler(threading.Thread):
                 self._resolve(job, found.get(job.title), now)
             ended = [job for job in self.jobs() if job.id and self._to_end(job, now)]
         if ended:
-            self._cancel([job.id for job in ended])
-
-    def _looked_for(self, job: Job, now: float) -> bool:
-        """Whether a job without an id is to be looked for by its title."""
-        return job.state != "new" and (job.state != "missing" or now - job.submitted < LOOKED)
+            self._silence = self._ending.cancel([job.id for job in ended])
 
     def _to_end(self, job: Job, now: float) -> bool:
         """Whether the queue is to end it: no worker of it comes, or nobody wants it any more."""
@@ -309,39 +279,15 @@ class Reconciler(threading.Thread):
             del self._table[job.name]
             self._register.remove(job.id, job.title)
             self._hold(job)
-            self._doubtful |= {job.id} if job.cause in AGAIN and job.id else set()
+            self._ending.note(job)
 
     def _count_failure(self, job: Job, now: float) -> None:
-        if job.failed or not job.id or not (what := self._failure(job, now)):
+        told = self._answered >= job.silent + SETTLING
+        if job.failed or not job.id or not (what := failure(job, told, now)):
             return
-        job.failed, where = True, f"see {self._log(job)}"
+        job.failed, where = True, f"see {log_of(job, self._directory)}"
         self._trouble = {what: where}
         self._backoff.failed(f"{what}, {where}", job.submitted, now)
-
-    def _failure(self, job: Job, now: float) -> str:
-        """How a job failed that did nothing; "" when it did something, or was ended by somebody
-        after it had connected, or how it ended is not known yet.
-        """
-        over, told = job.state == "over", self._answered >= job.silent + SETTLING
-        if job.steady or job.unwanted or not (over or (told and math.isnan(job.ending))):
-            return ""
-        if not job.came:
-            return f"job {job.id} died before connecting ({job.cause})" if over else ""
-        lived = f"{(job.ended if over else now) - job.connected:.0f} s after"
-        if not over:
-            return f"the workers of job {job.id} left {lived} they had connected"
-        ended = f"job {job.id} ended {lived} it had connected ({job.cause})"
-        return "" if job.cause in ENDED else ended
-
-    def _log(self, job: Job) -> str:
-        """What there is to read of a job; which name that has is the queue's and Dask's choice."""
-        number = re.compile(rf"(?<!\d){re.escape(job.id.partition('.')[0])}(?!\d)")
-        for path in sorted(self._directory.rglob(f"*{job.title}*")):
-            if path.suffix != ".sh" and (path.stem == job.title or number.search(path.name)):
-                with contextlib.suppress(OSError):
-                    if path.is_file() and path.stat().st_size:
-                        return str(path)
-        return str(self._directory)
 
     def _drop(self, job: Job) -> None:
         if not job.dropped:
@@ -394,11 +340,13 @@ class Reconciler(threading.Thread):
         self._excused = min(self._excused, self._backoff.failures)
         dead = ("new", "missing", "over")
         alive = any(job.state not in dead and not job.failed for job in jobs) or self._coming
+        alive = alive or bool(self._ending.inherited)  # may hold programs, and our places
         return not alive and self._backoff.failures - self._excused >= max(1, self.wish.limit)
 
     def _send(self, job: Job, now: float) -> bool:
         """Submit one; False when that is better not tried again at once."""
-        job.title = self._title(job)
+        base = str(self._jobqueue.cluster.new_spec["options"].get("job_name") or "ensemblerl")
+        job.title = titled(base, self._token, job.name, self._queue.name)
         try:
             text = self.wish.edit(self._jobqueue.script(job.name, job.title), job.title)
             job.state, job.submitted = "unsure", now
@@ -416,31 +364,11 @@ class Reconciler(threading.Thread):
             self._silence = f"the queue does not answer ({error})"
         return False
 
-    def _title(self, job: Job) -> str:
-        """What the queue is to call it: unlike any other job of this user."""
-        base = str(self._jobqueue.cluster.new_spec["options"].get("job_name") or "ensemblerl")
-        rest = f"-{self._token}-{job.name.rpartition('-')[2]}"
-        return base[: TITLE[self._queue.name] - len(rest)] + rest
-
     # ---- the end
 
     def adopt(self) -> None:
-        """End what killed drivers left waiting in the queue; what runs may hold programs whose
-        results are wanted, and is ended with everything else.
-        """
-        ids, titles = self._register.inherit()
-        self._inherited, self._sought = ids, titles
-        with contextlib.suppress(QueueSilent):
-            told = self._queue.jobs(list(ids)) if ids else {}
-            found = self._queue.find(titles) if titles else {}
-            # numbers are given again where a queue was set up anew
-            mine = [job for i, job in told.items() if job.name == ids[i]] + list(found.values())
-            living = {job.id: job.name for job in mine if job.state != "ended"}
-            for job_id, title in living.items():
-                self._register.add(job_id, title)
-            self._register.remove(*(ids.keys() - living.keys()), *titles)
-            self._inherited, self._sought = living, []
-            self._cancel([job.id for job in mine if job.state == "pending"])
+        """End what killed drivers left waiting in the queue; later, what they left running."""
+        self._ending.adopt()
 
     def close(self, *, cancel: bool = True, leave: bool = False) -> None:
         """Stop; end all jobs in the queue, those too whose submission had no answer.
@@ -455,43 +383,19 @@ class Reconciler(threading.Thread):
             self.join()
         with self._lock:
             jobs = self.jobs()
-            ids, titles = set(self._inherited), set(self._sought)
             if leave:
-                ids.clear()
+                self._ending.inherited.clear()
                 for job in (job for job in jobs if job.state in RUNS):
                     self._jobqueue.drop(job.name)
                 jobs = [job for job in jobs if job.state not in RUNS]
-            if cancel:
-                ids |= self._doubtful | {job.id for job in jobs if job.id}
-                titles |= {job.title for job in jobs if not job.id and job.state != "new"}
+            ids = {job.id for job in jobs if job.id and cancel}
+            unsure = [job for job in jobs if not job.id and job.state != "new"]
+            titles = {job.title for job in unsure if cancel}
             for job in jobs:
                 job.state, job.cause, job.ended = "over", "closed", time.monotonic()
                 self._hold(job)
             self._table.clear()
-            self._inherited, self._sought, self._doubtful = {}, [], set()
-        self._end(sorted(ids), sorted(titles))
-
-    def _end(self, ids: list[str], titles: list[str]) -> None:
-        """End jobs, again and again while the queue is silent: what is left behind costs."""
-        until = time.monotonic() + CLOSING
-        while not self._cancel(ids, titles):
-            if time.monotonic() > until:
-                return  # who comes next finds them in the register
-            time.sleep(TICK)
-        self._register.remove(*ids, *titles)
-
-    def _cancel(self, ids: list[str], titles: list[str] | None = None) -> bool:
-        """End jobs by their ids and titles; whether the queue has answered."""
-        try:
-            if ids:
-                self._queue.cancel(ids)
-            found = [job.id for job in self._queue.find(titles).values()] if titles else []
-            if found:
-                self._queue.cancel(found)
-        except (QueueSilent, Refused) as error:
-            self._silence = f"the queue does not answer ({error})"
-            return False
-        return True
+        self._ending.end(ids, titles)
 
     def describe(self) -> dict[str, Any]:
         """How the jobs are: JSON."""

@@ -40,8 +40,8 @@ HERE = """\
 cd "${PBS_O_WORKDIR:-.}" || :"""
 TOKEN = {"slurm": "${SLURM_JOB_ID:-$$}", "pbs": "${PBS_JOBID:-${SLURM_JOB_ID:-$$}}"}
 JOB = """\
-# EnsembleRL: which job this is; its members are found by that
-export ENSEMBLERL_JOB="{token}@$(hostname)\""""
+# EnsembleRL: which run of which job this is; its members are found by that
+export ENSEMBLERL_JOB="{token}@$(hostname)+$ENSEMBLERL_BEGAN\""""
 WALLTIME = """\
 # EnsembleRL: how long this job may take, in seconds
 export ENSEMBLERL_WALLTIME={seconds}"""
@@ -77,6 +77,11 @@ ensemblerl_worker() {{
     return "$ensemblerl_status"
 }}"""
 
+TWICE = re.compile(
+    r"(?<= )--nthreads \S+ --memory-limit \S+ (?=.* --nthreads \d+ --memory-limit 0(?: |$))",
+    re.MULTILINE,
+)
+"""What dask-jobqueue says of a worker's threads and memory, where ours comes after it."""
 NAMED = {
     "slurm": re.compile(r"^(#SBATCH\s+(?:-J|--job-name)[=\s]\s*)\S+", re.MULTILINE),
     "pbs": re.compile(r"^(#PBS\s+-N\s+)\S+", re.MULTILINE),
@@ -142,6 +147,8 @@ def cluster_arguments(
 def job_text(script: str, settings: Settings) -> str:
     """The batch file to submit: dask-jobqueue's, or the user's own around the worker.
 
+    The worker is told its threads and its memory once, the way we have it.
+
     Parameters
     ----------
     script : what dask-jobqueue made of `cluster_arguments`
@@ -152,6 +159,7 @@ def job_text(script: str, settings: Settings) -> str:
     ValueError
         when it is not made of these arguments
     """
+    script = TWICE.sub("", script, count=1)
     if settings.custom is None:
         return script
     if FIRST not in script:
@@ -237,7 +245,7 @@ def _python(settings: Settings) -> str:
 
 
 def _worker_arguments(settings: Settings, threads: int) -> list[str]:
-    """The last of each counts: dask-jobqueue gives ``--nthreads`` and ``--memory-limit`` first.
+    """The last of each counts: a user's own ``--nthreads`` and ``--memory-limit`` come before.
 
     Without a memory limit: what members need is the queue's affair, and a worker that Dask pauses
     for it would take no other. Its small web server is not for the network.

@@ -16,6 +16,7 @@ SHORTEST = 60.0
 """Seconds; Slurm counts walltime in minutes."""
 SHIPPED = "00:30:00"
 """The walltime that dask-jobqueue brings along, whatever the queue: nobody's choice."""
+HOW_MANY = "how many jobs to keep running, such as n_jobs=8"
 IN_FILE = {
     "options": "its lines {mark}",
     "queue": "its lines {mark}",
@@ -130,7 +131,7 @@ class Settings:
         put = vars(self)
         put["scheduler"] = limits.one_of("scheduler", scheduler, SCHEDULERS)
         put["custom"] = check.batch_file("custom", custom)
-        put["n_jobs"] = limits.whole("n_jobs", n_jobs, least=1)
+        put["n_jobs"] = limits.whole("n_jobs", check.given("n_jobs", n_jobs, HOW_MANY), least=1)
         put["cores"] = limits.whole(*_or_configured("cores", cores, scheduler), least=1)
         put["memory"] = limits.size(*_or_configured("memory", memory, scheduler))
         put["walltime_s"] = duration(*_walltime(walltime, scheduler, custom is not None))
@@ -158,10 +159,23 @@ class Settings:
         _check_together(self)
 
     def slots(self, member_cores: int) -> int:
-        """Members of so many cores that run side by side in one job."""
+        """Members of so many cores that run side by side in one job.
+
+        Raises
+        ------
+        ValueError
+            for a member that has no room in a job, unless ``members_per_job`` says that it has
+        """
+        limits.whole("member_cores", member_cores, least=1)
         if self.members_per_job is not None:
             return self.members_per_job
-        return 1 if self.nodes > 1 else max(1, self.cores // member_cores)
+        if member_cores > self.cores:
+            raise ValueError(
+                f"cores: a member needs {member_cores} (cores= of the simulation), a job has "
+                f"{self.cores} (cores= of the cluster); give the cluster cores={member_cores} or "
+                "more, the simulation fewer, or members_per_job=1 to start it there all the same"
+            )
+        return 1 if self.nodes > 1 else self.cores // member_cores
 
 
 def names() -> tuple[str, ...]:

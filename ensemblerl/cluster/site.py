@@ -90,6 +90,7 @@ def _table(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: this is no valid TOML: {error}") from None
     if TABLE not in found:
+        _check_table(found, file)
         return found
     table = found.pop(TABLE)
     if found:
@@ -99,6 +100,13 @@ def _table(file: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{file}: wanted a table [{TABLE}], got {table!r}")
     return table
+
+
+def _check_table(found: dict[str, Any], file: Path) -> None:
+    """A table of another name; an argument is never one."""
+    for name in (name for name, value in found.items() if isinstance(value, dict)):
+        meant = "; did you mean that?" if misspelt(name, [TABLE]).endswith(TABLE + "?") else ""
+        raise ValueError(f"{file}: wanted arguments in a table [{TABLE}], found [{name}]{meant}")
 
 
 def _value(name: str, value: Any, file: Path) -> Any:

@@ -14,9 +14,16 @@ WHERE = {
     "qos": 'options=["--qos=..."]',
     "time": "walltime=",
     "memory": "memory=",
-    "node": "cores=, nodes= or gpus=",
+    "cpu": "cores=",
+    "processors": "cores=",
+    "gres": "gpus=",
+    "generic resource": "gpus=",
+    "node count": "nodes=",
 }
 """Words of a queue that says no -> the argument that it is about."""
+LAST = {"node": ("cores=", "memory=", "nodes=", "gpus="), "": ("queue=", "account=", "options=")}
+"""The same where it names none of these; Slurm ends with "Requested node configuration is not
+available" whatever was too much."""
 BUSY = ("Resources", "Priority", "None", "")
 """Why a job waits on a machine that is only busy."""
 
@@ -26,13 +33,17 @@ def submission(probing: Probing, scheduler: str) -> Finding:
     if probing.id:
         return Finding(GOOD, "submit", f"{scheduler} takes a job ({probing.id})")
     if probing.refused:
-        about = [where for said, where in WHERE.items() if said in probing.refused.lower()]
-        about = about or ["queue=", "account=", "options="]
-        remedy = f"mend {' or '.join(dict.fromkeys(about))} as it says"
+        remedy = f"mend {' or '.join(_about(probing.refused.lower()))} as it says"
         return Finding(BAD, "submit", f"{scheduler} refuses the job: {probing.refused}", remedy)
     why = probing.silence or "it knows no such job"
     found = f"{scheduler} gave no answer to the submission: {why}"
     return Finding(BAD, "submit", found, "try again when squeue or qstat answers here")
+
+
+def _about(refused: str) -> list[str]:
+    about = [where for said, where in WHERE.items() if said in refused]
+    last = next(where for said, where in LAST.items() if said in refused)
+    return list(dict.fromkeys(about or last))
 
 
 def start(probing: Probing, directory: str) -> Finding:

@@ -41,6 +41,15 @@ class Asked(NamedTuple):
     store: str
 
 
+def unfit(settings: Settings, member_cores: int) -> Finding | None:
+    """Members that have no room in a job; None where they have."""
+    try:
+        settings.slots(member_cores)
+    except ValueError as error:
+        return Finding(BAD, "cores", str(error).removeprefix("cores: "))
+    return None
+
+
 def same_environment(report: dict[str, Any], ours: dict[str, Any]) -> Iterator[Finding]:
     """Python and the packages that members travel through."""
     differ, broken, worse = [], [], False

@@ -33,6 +33,10 @@ class Lost(RuntimeError):
         self.begun, self.blameless = begun, blameless
 
 
+class Unavailable(RuntimeError):
+    """Nothing more can be run for now, for no fault of the campaign; what runs may go on."""
+
+
 class Collector:
     """Hands out done futures, each once, those of one call in order of submission.
 

@@ -37,7 +37,7 @@ def figures(campaign: Campaign) -> dict[str, float]:
     best = ledger["value"][ledger.best_member, 0] if ledger.best_member >= 0 else np.nan
     return {
         "done": ledger.n_settled,
-        "running": campaign.in_flight,
+        "in_flight": campaign.in_flight,
         "failed": ledger.n_settled - ok,
         "best": float(best),
         "rate": float(rate),
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
 
 def line(shown: dict[str, float]) -> str:
     """The figures as text."""
-    parts = [f"{shown['running']:.0f} running", f"{shown['failed']:.0f} failed"]
+    parts = [f"{shown['in_flight']:.0f} in flight", f"{shown['failed']:.0f} failed"]
     if np.isfinite(shown["best"]):
         parts.append(f"best {shown['best']:.4g}")
     return " · ".join([*parts, *pace(shown)])
@@ -111,9 +111,14 @@ def _rows(campaign: Campaign) -> list[tuple[str, str]]:
         at = ", ".join(f"{name} = {short(value)}" for name, value in point)
         value = ", ".join(map(short, ledger["value"][best].tolist()))
         rows.append(("best so far", f"{value}, member {best}: {at}"))
-    if note := getattr(campaign.executor, "note", ""):
-        rows.append(("jobs", note))
+    if said := note(campaign):
+        rows.append(("jobs", said))
     return rows
+
+
+def note(campaign: Campaign) -> str:
+    """Why workers are missing, in one line; "" when none is, or nobody knows. From any thread."""
+    return " ".join(str(getattr(campaign.executor, "note", "") or "").split())
 
 
 def short(value: Any) -> str:

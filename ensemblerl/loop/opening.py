@@ -10,6 +10,11 @@ from ensemblerl.events import Opened
 from ensemblerl.protocols import Executor, Sampler, Simulation
 
 
+def called(executor: Executor) -> str:
+    """What to call an executor in a line: its ``title`` if it has one."""
+    return str(getattr(executor, "title", "") or type(executor).__name__)
+
+
 def opened(executor: Executor, simulation: Simulation, sampler: Sampler, n_members: int) -> Opened:
     """That a session of this process begins now."""
     return Opened(
@@ -19,6 +24,6 @@ def opened(executor: Executor, simulation: Simulation, sampler: Sampler, n_membe
         host=platform.node(),
         pid=os.getpid(),
         in_process=executor.in_process,
-        executor=type(executor).__name__,
+        executor=called(executor),
         sampler=json.dumps(sampler.describe()),
     )

@@ -1,33 +1,81 @@
-"""A driver to be killed: DIRECTORY SCHEDULER. Prints how many running members it adopted, and the
-seconds until its workers were there.
+"""A driver to be interrupted or killed: DIRECTORY and JSON with these entries, all optional.
+
+``scheduler``, ``n`` members of ``seconds`` (from, to), ``cluster`` (arguments). At its end it
+prints JSON: why it ended, which members it found running when it had opened (adopted), and after
+how many seconds all its workers were there.
 """
 
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from fault_rig import Rig
-from slurm import PrivateSlurm
 
 
-def main() -> None:
+def start(rig: Rig, **given: Any) -> "subprocess.Popen[str]":
+    """This script as a process of its own, on the store of a rig."""
+    told = json.dumps({"scheduler": rig.scheduler, **given})
+    with (rig.directory / "driver.err").open("a") as errors:
+        return subprocess.Popen(
+            [sys.executable, __file__, str(rig.directory), told],
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def report(rig: Rig, driver: "subprocess.Popen[str]", timeout: float = 300.0) -> dict[str, Any]:
+    """What a driver prints that comes to its end."""
+    try:
+        told, _ = driver.communicate(timeout=timeout)
+    finally:
+        driver.kill()
+    said = (rig.directory / "driver.err").read_text()[-3000:]
+    assert driver.returncode == 0, (driver.returncode, said)
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+def main(directory: str, given: dict[str, Any]) -> None:
     """One campaign; the same on every call."""
     import ensemblerl as erl
 
-    rig = Rig(PrivateSlurm.__new__(PrivateSlurm), Path(sys.argv[1]), sys.argv[2])
-    space = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(2.0, 12.0))
-    cluster = rig.cluster()
+    rig: Any = Rig(None, Path(directory), given.get("scheduler", "slurm"))  # type: ignore[arg-type]
+    space = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(*given.get("seconds", (0.4, 1.6))))
+    cluster = rig.cluster(**given.get("cluster", {}))
     began = time.monotonic()
-    handle = rig.launch(cluster, 100, space=space)
-    adopted, ready = 0, float("nan")
-    while not handle.done:
-        adopted = max(adopted, len(handle.campaign._arrivals.apart))
-        if ready != ready and len(rig.workers(cluster)) == 3:
-            ready = time.monotonic() - began
-        time.sleep(0.05)
-    handle.wait()
-    print(adopted, ready)
+    told: dict[str, Any] = {"adopted": [], "ready": None}
+
+    def watch(campaign: Any) -> None:
+        if told["ready"] is None and len(rig.workers(cluster)) == cluster.settings.n_jobs:
+            told["ready"] = time.monotonic() - began
+
+    campaign = erl.prepare(
+        rig.program(),
+        space,
+        erl.Minimize("y"),
+        n_members=given.get("n", 100),
+        cluster=cluster,
+        store=str(rig.store),
+        sampler="sobol",
+        seed=7,
+        watch=watch,
+    )
+    opens = campaign.open
+
+    def opened() -> None:
+        opens()  # members that are apart later may be this driver's own, of a worker that died
+        told["adopted"] = [[int(n), int(attempt)] for n, attempt in campaign._arrivals.apart]
+
+    campaign.open = opened  # type: ignore[method-assign]
+    told["reason"] = campaign.run()
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], json.loads(sys.argv[2]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 import sys
 import time
@@ -13,20 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fault_tools import alive, job_of, wait_for
+from fault_log import MEMBER, MemberLog
+from fault_tools import wait_for
 from fault_traces import NoFault
 from slurm import PrivateSlurm, until
 
 import ensemblerl as erl
 
 SPACE = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.4, 1.6))
-MEMBER = """\
-#!/bin/sh
-echo "start {{ number }} {{ attempt }} $$" >> {{ log }}
-sleep {{ seconds }}
-echo "end {{ number }} {{ attempt }} $$" >> {{ log }}
-echo "y = {{ x }}"
-"""
 
 
 class Found(NamedTuple):
@@ -58,7 +51,7 @@ class Found(NamedTuple):
         return ", ".join(text for text, bad in parts.items() if bad)
 
 
-class Rig:
+class Rig(MemberLog):
     """A place for one row: store, log of the members, cluster.
 
     Parameters
@@ -71,8 +64,8 @@ class Rig:
     def __init__(self, slurm: PrivateSlurm, directory: Path, scheduler: str = "slurm") -> None:
         self.slurm, self.directory, self.scheduler = slurm, directory, scheduler
         directory.mkdir(parents=True, exist_ok=True)
-        self.log, self.store = directory / "members.log", directory / "store"
-        self.log.touch()
+        super().__init__(directory / "members.log")
+        self.store = directory / "store"
         self.recovery = math.nan
         self.handles: list[Any] = []
 
@@ -109,83 +102,10 @@ class Rig:
         self.handles.append(handle)
         return handle
 
-    # ---- what members wrote
-
-    def events(self) -> list[tuple[str, int, int, int]]:
-        """(what, number, attempt, process) in order."""
-        out = []
-        for line in self.log.read_text().splitlines():
-            what, *numbers = line.split()
-            number, attempt, pid = (int(n) for n in numbers)
-            out.append((what, number, attempt, pid))
-        return out
-
-    def starts(self) -> dict[int, int]:
-        """Number -> how often this member was started."""
-        out: dict[int, int] = {}
-        for what, number, _, _ in self.events():
-            out[number] = out.get(number, 0) + (what == "start")
-        return out
-
-    def running(self) -> list[tuple[int, int, int]]:
-        """(number, attempt, process) of members that have begun and not ended, and live."""
-        begun = {}
-        for what, number, attempt, pid in self.events():
-            if what == "start":
-                begun[number, attempt] = pid
-            else:
-                begun.pop((number, attempt), None)
-        return [(*key, pid) for key, pid in begun.items() if alive(pid)]
-
-    def newest(self) -> tuple[int, int, int] | None:
-        """(number, attempt, process) of the member that began last, if it still runs."""
-        events = self.events()
-        what, *member = events[-1] if events else ("", 0, 0, 0)
-        number, attempt, pid = member
-        return (number, attempt, pid) if what == "start" and alive(pid) else None
-
-    def just_begun(self, timeout: float = 30.0) -> tuple[int, int, int]:
-        """The next member that begins: it has nearly all of its time before it."""
-        deadline = time.monotonic() + timeout
-        while (member := self.newest()) is None:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no member began in {timeout:g} s")
-            time.sleep(0.02)
-        return member
-
-    def job_in_use(self, draw: random.Random | None = None, timeout: float = 30.0) -> str:
-        """A job that runs a member just now: a random one, or that of the youngest member."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            with suppress(OSError, IndexError, AssertionError):
-                member = draw.choice(self.running()) if draw else self.just_begun(timeout)
-                return job_of(member[2])
-            time.sleep(0.05)
-        raise TimeoutError(f"no job ran a member in {timeout:g} s")
-
-    def members_in(self, job: str) -> list[int]:
-        """Numbers of the members that run in a job."""
-        out = []
-        for number, _, pid in self.running():
-            with suppress(OSError, AssertionError):
-                out += [number] if job_of(pid) == job else []
-        return out
-
     def supervisor(self, number: int, attempt: int) -> int:
         """Process id of the supervisor of an attempt."""
         about = json.loads((self.store / "running" / f"{number}-{attempt}").read_text())
         return int(about["pid"])
-
-    def again(self) -> int:
-        """Members that were started after they had come to their end."""
-        ended: set[int] = set()
-        again: set[int] = set()
-        for what, number, _, _ in self.events():
-            if what == "end":
-                ended.add(number)
-            elif number in ended:
-                again.add(number)
-        return len(again)
 
     # ---- waiting
 
@@ -195,9 +115,12 @@ class Rig:
         return not handle.done and campaign.ledger.n_settled < campaign.n_members
 
     def after(self, handle: Any, settled: int, timeout: float = 120.0) -> None:
-        """Wait until so many members are settled and some are running."""
+        """Wait until so many members are settled and some are running; raises when all is over."""
         done = lambda: handle.campaign.ledger.n_settled >= settled  # noqa: E731
         until(lambda: handle.done or (done() and self.running()), f"{settled} settled", timeout)
+        if handle.done:
+            handle.wait()
+            raise NoFault("the campaign was over before its fault")
 
     def workers(self, cluster: erl.Cluster) -> set[str]:
         """Addresses of the workers that take members."""

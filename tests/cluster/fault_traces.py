@@ -47,14 +47,25 @@ def started_again(slurm: PrivateSlurm, job: str, timeout: float = 60.0) -> None:
         raise NoFault(f"job {job} was not taken from its node") from None
 
 
+def cancelled_waiting(slurm: PrivateSlurm, job: str) -> None:
+    """Somebody cancelled the job while it waited: it never came to a node."""
+    about = slurm.job(job)
+    assert about["JobState"] == "CANCELLED", about["JobState"]
+    assert about["NodeList"] in ("", "(null)"), f"job {job} has run on {about['NodeList']}"
+
+
 def losses(handle: Any) -> list[Any]:
     """Attempts that the infrastructure lost."""
     ended = handle.campaign.ledger.attempts.values()
     return [outcome for outcomes in ended for outcome in outcomes if outcome.fate == "lost"]
 
 
-def lost_attempts(handle: Any, cause: str) -> str:
+def lost_attempts(handle: Any, cause: str, *, charged: bool = False) -> str:
     """A remark: attempts were lost, at least one by this cause (a pattern), none charged.
+
+    Parameters
+    ----------
+    charged : losses may count among the three that a member is allowed
 
     Raises
     ------
@@ -65,9 +76,11 @@ def lost_attempts(handle: Any, cause: str) -> str:
     causes = sorted({outcome.cause for outcome in found})
     if not any(re.search(cause, text) for text in causes):
         raise NoFault(f"no attempt was lost by {cause!r}, but {causes or 'none at all'}")
-    charged = [outcome for outcome in found if not outcome.blameless]
-    assert not charged, f"charged to members: {charged}"
-    return f"{len(found)} attempts cut off"
+    blamed = [outcome for outcome in found if not outcome.blameless]
+    assert charged or not blamed, f"charged to members: {blamed}"
+    return f"{len(found)} attempts lost" + (
+        f", {len(blamed)} charged to members" if charged else ""
+    )
 
 
 def went_on(handle: Any, numbers: list[int]) -> str:

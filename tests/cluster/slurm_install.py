@@ -51,6 +51,32 @@ def install() -> None:
         raise CannotInstall(f"{' '.join(PACKAGES)} are installed but bring no {', '.join(absent)}")
 
 
+def faketime() -> Path:
+    """The library that gives a program another clock; installed where it is missing.
+
+    Raises
+    ------
+    CannotInstall
+        Not on Debian, not root, or apt-get failed (with the end of what it said).
+    """
+    if found := _faketime():
+        return found
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise CannotInstall(
+            "libfaketime is not installed here: run `apt-get install libfaketime` as root, or "
+            "install it as your system does"
+        )
+    _apt("update")
+    _apt("install", "--yes", "--no-install-recommends", "libfaketime")
+    if found := _faketime():
+        return found
+    raise CannotInstall("libfaketime is installed but brings no libfaketime.so.1 in /usr/lib")
+
+
+def _faketime() -> Path | None:
+    return next(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"), None)
+
+
 def _apt(*arguments: str) -> None:
     command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *arguments]
     done = subprocess.run(

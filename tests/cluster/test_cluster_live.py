@@ -4,7 +4,8 @@ import time
 import warnings
 
 import pytest
-from fault_rig import Rig, wait_for
+from fault_rig import Rig
+from fault_tools import job_of, wait_for
 
 import ensemblerl as erl
 
@@ -25,7 +26,7 @@ def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm,
     try:
         handle = rig.launch(cluster, 120)
         rig.after(handle, 6)
-        job = rig.job_of(rig.running()[0][2])
+        job = job_of(rig.running()[0][2])
         slurm.run("scancel", job)
         wait_for(lambda: handle.done or len(cluster.scheduler.workers) < 2, "its end", 30)
         wait_for(lambda: handle.done or len(cluster.scheduler.workers) == 2, "another", 60)

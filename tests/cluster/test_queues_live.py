@@ -70,6 +70,17 @@ def test_jobs_end_as_they_end_and_say_so_in_their_log(
     assert set(queue.jobs([*ids.values(), "9999"])) == set(ids.values())
 
 
+def test_a_job_of_pbs_writes_its_log_into_the_directory_that_its_script_names(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    queue, logs = queue_of("pbs"), tmp_path / "logs"
+    logs.mkdir()
+    where = f"#PBS -e {logs}/\n#PBS -o {logs}/\n"
+    ended(queue, queue.submit(script(queue, "both", "echo out\necho err >&2\n", where), tmp_path))
+    assert (logs / "both.log").read_text() == "out\nerr\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.sh", "logs"]
+
+
 @BOTH
 def test_a_job_that_waits_is_pending_and_found_by_its_name(
     slurm: PrivateSlurm, tmp_path: Path, name: str

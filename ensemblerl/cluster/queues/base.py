@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -36,10 +37,21 @@ class Refused(RuntimeError):
     """The queue does not take the job; the message is its own, on one line."""
 
 
+class NoQueue(RuntimeError):
+    """There are no commands of the queue here: nothing that is asked for can mend that."""
+
+
 class Queue(Protocol):
-    """A batch queue. Every call may raise `QueueSilent`; then the same may be asked again later."""
+    """A batch queue. Every call may raise `QueueSilent`; then the same may be asked again later.
+
+    Attributes
+    ----------
+    name : "slurm" or "pbs"
+    commands : that it is spoken to with
+    """
 
     name: str
+    commands: tuple[str, ...]
 
     def jobs(self, ids: Collection[str]) -> dict[str, Queued]:
         """What the queue knows of these jobs; one that it does not know (any more) is left out."""
@@ -59,6 +71,8 @@ class Queue(Protocol):
         ------
         ValueError
             for a script that gives its job no name
+        NoQueue
+            where there is no command to submit with
         Refused
             when the queue says no
         QueueSilent
@@ -70,6 +84,22 @@ class Queue(Protocol):
 
     def left(self, id: str) -> float | None:
         """Seconds until this job's time is over; None where that is not known."""
+
+
+def require(*commands: str) -> None:
+    """Make sure that these commands are on PATH.
+
+    Raises
+    ------
+    NoQueue
+        naming the first that is not
+    """
+    for command in commands:
+        if shutil.which(command) is None:
+            raise NoQueue(
+                f"there is no command {command} here: run this where jobs are submitted, usually "
+                "a login node"
+            )
 
 
 def by_name(jobs: Iterable[Queued], names: Collection[str]) -> dict[str, Queued]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ensemblerl.cluster.queues.base import QueueSilent, Refused
+from ensemblerl.cluster.queues.base import QueueSilent, Refused, require
 
 PATIENCE = 20.0
 """Seconds that a command of the queue may take. Slurm's own give up after 10."""
@@ -130,8 +129,7 @@ def kept(script: str, directory: Path, name: str) -> Path:
 
 def handed_in(*command: str) -> str:
     """What a submission printed when the queue took the job; see `Queue.submit` for errors."""
-    if shutil.which(command[0]) is None:
-        raise Refused(f"there is no command {command[0]} on PATH here: submit from a login node")
+    require(command[0])
     said = ask(*command, environment=for_jobs())
     if said.code == 0:
         return said.out

@@ -27,6 +27,8 @@ from ensemblerl.cluster.queues.qstat import Attributes, blocks, job_of
 
 ANSWERS = re.compile("unknown job|has finished|do not exist|nonexistent job", re.IGNORECASE)
 HARMLESS = re.compile(ANSWERS.pattern + "|invalid for state of job", re.IGNORECASE)
+IN_DIRECTORY = re.compile(r"^#PBS -e (\S+/)\n#PBS -o \1$", re.MULTILINE)
+"""The lines of dask-jobqueue."""
 NOT_FOUND = 153
 """Exit code of qstat for jobs that are not there; Slurm's wrapper says nothing besides."""
 
@@ -39,6 +41,7 @@ class Pbs:
     """
 
     name = "pbs"
+    commands: tuple[str, ...] = ("qsub", "qstat", "qdel")
 
     def __init__(self) -> None:
         self._history = True
@@ -67,9 +70,7 @@ class Pbs:
     def submit(self, script: str, directory: Path) -> str:
         """See `Queue`."""
         path = kept(script, directory, job_name(script, "#PBS", "-N"))
-        log = str(path.with_suffix(".log"))
-        output = [] if says_output(script, "#PBS") else ["-j", "oe", "-o", log]
-        said = handed_in("qsub", *output, str(path))
+        said = handed_in("qsub", *_output(script, path), str(path))
         found = re.search(r"^\d+(?:\.\S+)?$", said.strip(), re.MULTILINE)
         if found is None:
             raise QueueSilent(f"qsub told no job id, but {said.strip()[:200]!r}")
@@ -113,6 +114,17 @@ class Pbs:
                 raise QueueSilent(f"qselect: {said.complaint}")
             ids += said.out.split()
         return ids
+
+
+def _output(script: str, path: Path) -> list[str]:
+    """Options that say where the output goes. dask-jobqueue names a directory, for both streams:
+    Slurm's wrapper does not read that, and sbatch takes it for a file.
+    """
+    found = IN_DIRECTORY.search(script)
+    if found is None and says_output(script, "#PBS"):
+        return []
+    log = path.with_suffix(".log")
+    return ["-j", "oe", "-o", str(log) if found is None else found[1] + log.name]
 
 
 def _number(id: str) -> str:

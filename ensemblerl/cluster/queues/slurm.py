@@ -74,6 +74,7 @@ class Slurm:
     """
 
     name = "slurm"
+    commands: tuple[str, ...] = ("sbatch", "squeue", "scancel")
 
     def jobs(self, ids: Collection[str]) -> dict[str, Queued]:
         """See `Queue`; one call, however many they are."""
