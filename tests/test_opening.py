@@ -1,4 +1,4 @@
-"""From arguments to a cluster without jobs: what cannot be had here, and the script shown before."""
+"""From arguments to a cluster without jobs: what cannot be had here, and the script to look at."""
 
 from __future__ import annotations
 

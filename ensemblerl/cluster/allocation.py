@@ -51,6 +51,7 @@ class Allocation:
         if left is not None:
             margin = min(MOST, max(LEAST, SHARE * left))
             self.until = time.monotonic() + max(left - margin, 0.0)
+        self.began = _number(environment.get(BEGAN))
         self.draining = False
         self._lock = threading.Lock()
         self._free = list(range(slots))
@@ -66,7 +67,8 @@ class Allocation:
 
     def told(self) -> dict[str, Any]:
         """What the head is told with every heartbeat: JSON."""
-        return {"job": self.job, "left": self.left, "draining": self.draining}
+        told = {"job": self.job, "left": self.left, "draining": self.draining}
+        return told if self.began is None else {**told, "ran": uptime() - self.began}
 
     def claim(self) -> None:
         """Keep this process to the GPU of its slot, where it has one slot in a job of several
@@ -100,11 +102,15 @@ def job_id(environment: Mapping[str, str]) -> str:
 
 def time_left(environment: Mapping[str, str]) -> float | None:
     """Seconds until the job ends, by what its script noted at its beginning."""
+    walltime, began = _number(environment.get(WALLTIME)), _number(environment.get(BEGAN))
+    return None if walltime is None or began is None else began + walltime - uptime()
+
+
+def _number(text: str | None) -> float | None:
     try:
-        walltime, began = float(environment[WALLTIME]), float(environment[BEGAN])
-    except (KeyError, ValueError):
+        return None if text is None else float(text)
+    except ValueError:
         return None
-    return began + walltime - uptime()
 
 
 def uptime() -> float:

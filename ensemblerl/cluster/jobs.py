@@ -89,6 +89,7 @@ class Worker(NamedTuple):
     busy: int
     left: float | None
     draining: bool
+    ran: float | None = None
 
 
 def see_workers(job: Job, workers: Sequence[Worker], now: float) -> None:
@@ -100,6 +101,8 @@ def see_workers(job: Job, workers: Sequence[Worker], now: float) -> None:
         job.here.update(worker.address for worker in workers)
         job.silent = math.nan
         job.connected = job.connected if job.came else now
+        if first := [w.ran for w in workers if w.ran is not None]:
+            job.began = now - max(first)  # they know best
         job.began = now if math.isnan(job.began) else job.began
         job.left = min((w.left for w in workers if w.left is not None), default=job.left)
         if math.isnan(job.ending):  # else they are as good as gone

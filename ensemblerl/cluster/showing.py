@@ -46,11 +46,13 @@ def shown(settings: Settings, shape: tuple[int, int, int]) -> str:
     )
     for name in CLUSTER_ONLY:
         del arguments[name]
-    address, name = f"{protocol or 'tcp://'}{DRIVER}", f"{settings.name}-1-r$(date +%s)"
+    title = f"{settings.name}-1"
+    address, name = f"{protocol or 'tcp://'}{DRIVER}", f"{title}-r$(date +%s)"
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logs = f"{scratch}/{LOGS}"  # it is made for each job that is
         kind = cluster_classes()[settings.scheduler].job_cls
-        job = kind(address, name=name, protocol=protocol, **arguments | {"log_directory": logs})
+        arguments |= {"log_directory": logs, "job_name": title}
+        job = kind(address, name=name, protocol=protocol, **arguments)
         text = str(job.job_script()).replace(logs, str(Path(root) / LOGS))
-    return named(job_text(text, settings), f"{settings.name}-1", settings.scheduler)
+    return named(job_text(text, settings), title, settings.scheduler)
