@@ -163,7 +163,7 @@ def _bar(console: Console) -> Any:
     columns: list[ProgressColumn] = [
         MofNCompleteColumn(),
         BarColumn(20),
-        TextColumn("{task.fields[line]}", markup=False, table_column=whole),
+        TextColumn("{task.fields[line]}", table_column=whole),
     ]
     if console.width < WIDE:
         del columns[1]

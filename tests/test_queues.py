@@ -307,12 +307,14 @@ def test_a_script_for_pbs_is_handed_in_as_a_file_that_stays(shim: Shim, tmp_path
 def test_a_directory_for_logs_gets_a_file_that_slurm_s_wrapper_can_write_too(
     shim: Shim, tmp_path: Path
 ) -> None:
-    """As dask-jobqueue says it; sbatch would take the directory for a file."""
+    """As dask-jobqueue says it; the wrapper would take the directory for a file."""
     shim("qsub", f'echo "$@" > {tmp_path}/said; echo 42')
     head = QSUB.replace("sleep", "#PBS -e /x/logs/\n#PBS -o /x/logs/\nsleep")
     Pbs().submit(head, tmp_path)
     said = (tmp_path / "said").read_text().strip()
     assert said == f"-j oe -o /x/logs/erl-1.log {tmp_path}/erl-1.sh"
+    kept = (tmp_path / "erl-1.sh").read_text()
+    assert kept == QSUB.replace("sleep", "#PBS -j oe\n#PBS -o /x/logs/\nsleep")
     for lines in ("#PBS -o /x/mine\n", "#PBS -e /x/errors/\n#PBS -o /x/logs/\n"):
         Pbs().submit(QSUB.replace("sleep", f"{lines}sleep"), tmp_path)
         assert (tmp_path / "said").read_text().strip() == f"{tmp_path}/erl-1.sh"

@@ -25,7 +25,9 @@ def connected(scheduler: Any, jobs: Container[str]) -> list[Worker]:
         told = dict(known.metrics or {}).get(METRIC) or {}
         draining = bool(told.get("draining")) or known.status.name in LEAVING
         name, busy = whose(str(known.name), jobs), len(known.processing)
-        out.append(Worker(name, address, known.nthreads, busy, told.get("left"), draining, told.get("ran")))
+        out.append(
+            Worker(name, address, known.nthreads, busy, told.get("left"), draining, told.get("ran"))
+        )
     return out
 
 

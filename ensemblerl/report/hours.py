@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _HOUR = 3600.0
-OPEN = "what jobs waited that have not ended, or whose driver was killed, is not in it"
+OPEN = "jobs that have not ended, or whose driver was killed, waited too: that is not in it"
 FEW = "members ran for longer than n_workers= could have had them, there were more"
 NEGLECTED = 0.01
 """Share of the total below which it is not told that the total is too small."""

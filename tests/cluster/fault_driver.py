@@ -1,8 +1,8 @@
 """A driver to be interrupted or killed: DIRECTORY and JSON with these entries, all optional.
 
-``scheduler``, ``n`` members of ``seconds`` (from, to), ``cluster`` (arguments). At its end it
-prints JSON: why it ended, which members it found running when it had opened (adopted), and after
-how many seconds all its workers were there.
+``scheduler``; ``n`` members of ``seconds`` (from, to), with ``long`` true every tenth of `LONG`;
+``cluster`` (arguments). At its end it prints JSON: why it ended, which members it found running
+when it had opened (adopted), and after how many seconds all its workers were there.
 """
 
 import json
@@ -13,7 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fault_log import MEMBER
 from fault_rig import Rig
+
+LONG = 15
+"""Seconds of a member that outlives its driver by enough for the next one to find it running."""
 
 
 def start(rig: Rig, **given: Any) -> "subprocess.Popen[str]":
@@ -48,6 +52,7 @@ def main(directory: str, given: dict[str, Any]) -> None:
     rig: Any = Rig(None, Path(directory), given.get("scheduler", "slurm"))  # type: ignore[arg-type]
     space = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(*given.get("seconds", (0.4, 1.6))))
     cluster = rig.cluster(**given.get("cluster", {}))
+    text = MEMBER.replace("{{ seconds }}", f"{{{{ {LONG} if number % 10 == 0 else seconds }}}}")
     began = time.monotonic()
     told: dict[str, Any] = {"adopted": [], "ready": None}
 
@@ -56,7 +61,7 @@ def main(directory: str, given: dict[str, Any]) -> None:
             told["ready"] = time.monotonic() - began
 
     campaign = erl.prepare(
-        rig.program(),
+        rig.program(text if given.get("long") else MEMBER),
         space,
         erl.Minimize("y"),
         n_members=given.get("n", 100),

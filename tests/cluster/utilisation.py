@@ -3,8 +3,10 @@
     python tests/cluster/utilisation.py
 
 200 members with lognormal run times (median 2 s, sigma 1) on six workers of a private Slurm; from
-the first connection to the last launch. As Python functions, and as programs, each of which has a
-supervisor of its own. Expected: at least 95 % as functions.
+the first connection to the last launch. As Python functions, of which at least 95 % is promised,
+and as programs, of which nothing is: each has a supervisor of its own, a Python that has to start,
+and how long that takes is the machine's affair. Both shares are printed, and kept in
+docs/faults.md. The exit status is 0 when all members of both are ok and functions keep the promise.
 """
 
 import os
@@ -12,6 +14,7 @@ import platform
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from slurm import PrivateSlurm
 
 import ensemblerl as erl
 
-N, EXPECTED = 200, 0.95
+N = 200
+PROMISED = {"function": 0.95, "program": None}
+"""Share of worker time that members have at least; None: none is promised."""
 SPACE = erl.Space(seconds=erl.LogNormal(np.log(2.0), 1.0))
 
 
@@ -60,7 +65,8 @@ def share(simulation: Any, store: Path) -> tuple[float, float]:
             slots = {worker.address: worker.slots}
             came.update({f"{a}/{k}": came[a] for a, n in slots.items() for k in range(1, n)})
         time.sleep(0.05)
-    handle.wait()
+    ds = handle.wait()
+    assert (ds.fate == "ok").all(), ds.cause.values.tolist()
     ledger = handle.campaign.ledger
     begin, end = min(came.values()), float(np.max(ledger["launch"]))
     starts, ends = ledger["start"], ledger["start"] + ledger["runtime"]
@@ -70,16 +76,38 @@ def share(simulation: Any, store: Path) -> tuple[float, float]:
     return float(busy / there), end - begin
 
 
+def line(name: str, used: float, seconds: float) -> str:
+    """A line of the table."""
+    promised = PROMISED[name]
+    wanted = "-" if promised is None else f"{promised:.0%}"
+    return f"| {name} | {100 * used:.1f} % | {wanted} | {seconds:.0f} s |"
+
+
+def keep(lines: list[str]) -> None:
+    """The table in docs/faults.md."""
+    page = Path(__file__).parents[2] / "docs" / "faults.md"
+    text = page.read_text()
+    begin, end = text.index("<!-- utilisation -->"), text.index("<!-- end of utilisation -->")
+    where = (
+        f"{datetime.now(UTC):%Y-%m-%d}, `make utilisation`, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores"
+    )
+    head = ["| members are | share of worker time | promised | looked at |", "|---|---|---|---|"]
+    table = "\n".join(["<!-- utilisation -->", "", where, "", *head, *lines, "", ""])
+    page.write_text(text[:begin] + table + text[end:])
+
+
 def main() -> int:
-    """Both kinds."""
+    """Both kinds; the exit status says whether what is promised was kept."""
+    lines, good = [], True
     with PrivateSlurm() as slurm, tempfile.TemporaryDirectory() as directory:
         os.environ.update(slurm.variables)
-        good = True
         for name, simulation in (("function", sleeps), ("program", program())):
             used, seconds = share(simulation, Path(directory) / name)
-            print(f"{name}: {100 * used:.1f} % of {seconds:.0f} s on six workers, {N} members")
-            good &= used >= EXPECTED or name == "program"
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores; wanted {EXPECTED:.0%}")
+            lines.append(line(name, used, seconds))
+            print(lines[-1], flush=True)
+            good &= used >= (PROMISED[name] or 0.0)
+    keep(lines)
     return 0 if good else 1
 
 

@@ -28,7 +28,8 @@ from ensemblerl.cluster.queues.qstat import Attributes, blocks, job_of
 ANSWERS = re.compile("unknown job|has finished|do not exist|nonexistent job", re.IGNORECASE)
 HARMLESS = re.compile(ANSWERS.pattern + "|invalid for state of job", re.IGNORECASE)
 IN_DIRECTORY = re.compile(r"^#PBS -e (\S+/)\n#PBS -o \1$", re.MULTILINE)
-"""The lines of dask-jobqueue."""
+"""With what dask-jobqueue says where logs go. Slurm's wrapper does not read the second, and fails a
+job for the first: it takes a directory for a file."""
 NOT_FOUND = 153
 """Exit code of qstat for jobs that are not there; Slurm's wrapper says nothing besides."""
 
@@ -69,8 +70,12 @@ class Pbs:
 
     def submit(self, script: str, directory: Path) -> str:
         """See `Queue`."""
-        path = kept(script, directory, job_name(script, "#PBS", "-N"))
-        said = handed_in("qsub", *_output(script, path), str(path))
+        name, place = job_name(script, "#PBS", "-N"), IN_DIRECTORY.search(script)
+        path = kept(IN_DIRECTORY.sub(r"#PBS -j oe\n#PBS -o \1", script), directory, name)
+        log, output = path.with_suffix(".log"), list[str]()
+        if place is not None or not says_output(script, "#PBS"):
+            output = ["-j", "oe", "-o", str(log) if place is None else place[1] + log.name]
+        said = handed_in("qsub", *output, str(path))
         found = re.search(r"^\d+(?:\.\S+)?$", said.strip(), re.MULTILINE)
         if found is None:
             raise QueueSilent(f"qsub told no job id, but {said.strip()[:200]!r}")
@@ -114,17 +119,6 @@ class Pbs:
                 raise QueueSilent(f"qselect: {said.complaint}")
             ids += said.out.split()
         return ids
-
-
-def _output(script: str, path: Path) -> list[str]:
-    """Options that say where the output goes. dask-jobqueue names a directory, for both streams:
-    Slurm's wrapper does not read that, and sbatch takes it for a file.
-    """
-    found = IN_DIRECTORY.search(script)
-    if found is None and says_output(script, "#PBS"):
-        return []
-    log = path.with_suffix(".log")
-    return ["-j", "oe", "-o", str(log) if found is None else found[1] + log.name]
 
 
 def _number(id: str) -> str:
