@@ -140,7 +140,7 @@ class DaskExecutor:
         """What was lost with the worker of this address."""
         return Lost(f"its worker died ({address})")
 
-    def _needed(self, key: str, bundle: Members) -> tuple[float, float]:
+    def _needed(self, bundle: Members) -> tuple[float, float]:
         """Seconds that each of these members is expected to need, and that most do, where
         workers end.
         """
@@ -269,7 +269,7 @@ class DaskExecutor:
                 run_luggage,
                 self._key,
                 _packed(w.bundle),
-                *self._needed(key, w.bundle),
+                *self._needed(w.bundle),
                 _data_producer=True,
             )
             for key, w in zip(keys, waiting, strict=True)

@@ -60,7 +60,6 @@ class QueuedExecutor(DaskExecutor):
         self._last: Pool | None = None
         self._finished, self._recalled = False, False
         self._too_long: set[int] = set()
-        self._given: dict[str, tuple[list[int], float]] = {}
         self._stragglers: list[Waiting] = []
         self._set_up(None, True, None)
 
@@ -214,19 +213,18 @@ class QueuedExecutor(DaskExecutor):
         cores, ask = max(1, job.simulation.cores), self._pool.queue.left
         return CarryJobInQueue(self._key, parcel, os.getpid(), cores, ask)
 
-    def _needed(self, key: str, bundle: Members) -> tuple[float, float]:
-        numbers = bundle.number.tolist()
-        needed = self._needs.seconds(numbers)
-        self._given[key] = numbers, needed
-        return needed, self._needs.seconds()
+    def _needed(self, bundle: Members) -> tuple[float, float]:
+        return self._needs.seconds(bundle.number.tolist()), self._needs.seconds()
 
     def _explain(self, address: str, key: str) -> Lost | None:
         death = None if self._pool is None else self._pool.reconciler.death(address)
         if death is None:
             return None
-        numbers, needed = self._given.pop(key, ([], 0.0))
-        if death.cut and numbers:
-            self._needs.cut(numbers[0], needed)
+        if death.cut:  # it was begun, so there had been time for what it was held to need
+            for waiting, theirs in list(self._flying.values()):
+                if theirs.key == key:
+                    number = int(waiting.bundle.number[0])
+                    self._needs.cut(number, self._needs.seconds([number]))
         return Lost(death.cause, blameless=death.blameless)
 
     def needed(self) -> float:
