@@ -92,7 +92,8 @@ def explore(
     seed : drawn and recorded when None
     accept_version : go on although the simulation's code changed
     tags : kept with the provenance
-    progress : show a line where the error stream is a terminal
+    progress : show a bar where the error stream is a terminal, and elsewhere a line when workers
+        are missing
 
     Returns
     -------

@@ -281,7 +281,7 @@ class TestSubmitting:
         job.end = "cancelled"
         rig.turn(20)
         assert rig.reconciler.error == ""
-        assert rig.reconciler.sentence == "0 of 1 jobs: 1 pending (Resources)"
+        assert rig.reconciler.sentence == "0 of 1 job: 1 pending (Resources)"
         assert rig.queue.submissions == 2
 
     def test_the_log_of_a_job_that_died_is_named(self, make, tmp_path):

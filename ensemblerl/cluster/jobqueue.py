@@ -106,6 +106,11 @@ class JobQueue:
         """
         return str(self.make(f"{name}-r$(date +%s)", title).job_script())
 
+    @property
+    def base(self) -> str:
+        """What names of jobs begin with."""
+        return str(self.cluster.new_spec["options"].get("job_name") or "ensemblerl")
+
     def title(self, name: str) -> str:
         """What the queue calls a job that the cluster has submitted itself."""
         with self._lock:

@@ -31,6 +31,11 @@ TITLE = {"slurm": 100, "pbs": 15}
 """Characters of a job's name that the queue remembers."""
 ALIVE = ("waiting", "starting", "up")
 """States in which a job is, or will be, of use."""
+AHEAD = 0.25
+"""Of the time of a job: no sooner is it replaced while it can still begin a member, or with long
+members there would be many more jobs than wanted."""
+RUNS = ("starting", "up", "leaving", "alone")
+"""States of jobs in which members may run."""
 
 
 @dataclass
@@ -270,4 +275,5 @@ def sentence(jobs: Sequence[Job], wanted: int, trouble: Mapping[str, str]) -> st
             reasons = sorted({job.reason for job in these if job.reason and state == "waiting"})
             parts.append(f"{len(these)} {word}" + (f" ({', '.join(reasons)})" if reasons else ""))
     parts += [f"{what}, {where}" if where else what for what, where in trouble.items()]
-    return f"{up} of {wanted} jobs" + (": " + "; ".join(parts) if parts else "")
+    jobs_ = "job" if wanted == 1 else "jobs"
+    return f"{up} of {wanted} {jobs_}" + (": " + "; ".join(parts) if parts else "")

@@ -20,6 +20,7 @@ from ensemblerl.executors.base import Lost, Unavailable
 from ensemblerl.executors.shipping import Parcel
 from ensemblerl.protocols import Job
 from ensemblerl.records import Answer, Fate, Members, Outcome
+from ensemblerl.store.note import Note
 
 TOO_LONG = 3
 """Members that no job is long enough for, before any has finished, that end a campaign."""
@@ -61,6 +62,7 @@ class QueuedExecutor(DaskExecutor):
         self._finished, self._recalled = False, False
         self._too_long: set[int] = set()
         self._stragglers: list[Waiting] = []
+        self._told = Note("")
         self._set_up(None, True, None)
 
     # ---- what a campaign calls
@@ -73,6 +75,7 @@ class QueuedExecutor(DaskExecutor):
         self._needs = Needs(most, simulation.timeout, checkpoint)
         self._finished, self._recalled = False, False
         self._too_long = set()
+        self._told = Note(job.segments)
         self._pool = pool = self._take(job)
         self._client = connected(pool.cluster)
         super().start(job)
@@ -119,6 +122,7 @@ class QueuedExecutor(DaskExecutor):
         RuntimeError
             when members are longer than any job, and none has finished
         """
+        self._told.say(self.note)
         for worker in self._workers():
             if worker.left is not None and not worker.draining:
                 self._needs.offer(worker.left)
@@ -174,6 +178,7 @@ class QueuedExecutor(DaskExecutor):
         pool, self._pool = self._pool, None
         if pool is None:
             return
+        self._told.say("")
         self._last = pool
         pool.dismiss(self)
         self._drop_stragglers("the executor was closed")
@@ -188,7 +193,8 @@ class QueuedExecutor(DaskExecutor):
     @property
     def note(self) -> str:
         """Why workers are missing, in one sentence; "" when none is."""
-        return "" if self._pool is None else self._pool.reconciler.sentence
+        pool = self._pool  # another thread may be closing it
+        return "" if pool is None else pool.reconciler.sentence
 
     def held(self) -> list[Held]:
         """Accounts of jobs that are over, each once; also after a `close`."""

@@ -1,6 +1,4 @@
-"""Keeps as many jobs in the queue as are wanted: compares what the queue says with who is
-connected, replaces what was lost, and knows why each job ended.
-"""
+"""Keeps the wanted jobs in the queue: compares it with who is connected, and replaces losses."""
 
 from __future__ import annotations
 
@@ -16,6 +14,8 @@ from ensemblerl.cluster.ending import Ending
 from ensemblerl.cluster.failing import death_in, failure, log_of
 from ensemblerl.cluster.jobqueue import JobQueue
 from ensemblerl.cluster.jobs import (
+    AHEAD,
+    RUNS,
     Backoff,
     Job,
     Policy,
@@ -44,17 +44,12 @@ SUBMITTING = 30.0
 """Seconds of answers without a job after which its submission, which got none, has failed."""
 STEADY = 10.0
 """Seconds after which a job whose worker connected is a job that works."""
-AHEAD = 0.25
-"""Of the time of a job: no sooner is it replaced while it can still begin a member, or with long
-members there would be many more jobs than wanted."""
 LEAD = 30.0
 """Seconds from a submission until a worker connects, before that was seen."""
 IDLE = 5.0
 """Seconds for which workers may be idle before it is held that there is no work for more."""
 SETTLING = 1.0
 """Seconds between the end of a worker and a question to the queue that may know why."""
-RUNS = ("starting", "up", "leaving", "alone")
-"""States of jobs in which members may run."""
 
 
 class Reconciler(threading.Thread):
@@ -97,7 +92,7 @@ class Reconciler(threading.Thread):
 
     @property
     def wanted(self) -> int:
-        """Jobs that are wanted."""
+        """Jobs that there are to be."""
         return self._goal
 
     def workers(self) -> list[Worker]:
@@ -345,8 +340,7 @@ class Reconciler(threading.Thread):
 
     def _send(self, job: Job, now: float) -> bool:
         """Submit one; False when that is better not tried again at once."""
-        base = str(self._jobqueue.cluster.new_spec["options"].get("job_name") or "ensemblerl")
-        job.title = titled(base, self._token, job.name, self._queue.name)
+        job.title = titled(self._jobqueue.base, self._token, job.name, self._queue.name)
         try:
             text = self.wish.edit(self._jobqueue.script(job.name, job.title), job.title)
             job.state, job.submitted = "unsure", now

@@ -13,7 +13,7 @@ class NoFault(AssertionError):
     """The fault was not injected, or nobody felt it: the row shows nothing."""
 
 
-def ended_as(slurm: PrivateSlurm, job: str, *states: str, timeout: float = 30.0) -> None:
+def ended_as(slurm: PrivateSlurm, job: str, *states: str, timeout: float = 12.0) -> None:
     """The queue says that the job ended so, now: at its end a campaign cancels all jobs.
 
     Raises
