@@ -301,7 +301,7 @@ def test_a_script_for_pbs_is_handed_in_as_a_file_that_stays(shim: Shim, tmp_path
     shim("qsub", f'echo "$@" > {tmp_path}/said; echo 42.pbs01')
     assert Pbs().submit(QSUB, tmp_path / "jobs") == "42.pbs01"
     said = (tmp_path / "said").read_text().strip()
-    assert said == f"-j oe -o {tmp_path}/jobs/erl-1.log {tmp_path}/jobs/erl-1.sh"
+    assert said == f"-N erl-1 -j oe -o {tmp_path}/jobs/erl-1.log {tmp_path}/jobs/erl-1.sh"
 
 
 def test_a_directory_for_logs_gets_a_file_that_slurm_s_wrapper_can_write_too(
@@ -312,7 +312,7 @@ def test_a_directory_for_logs_gets_a_file_that_slurm_s_wrapper_can_write_too(
     head = QSUB.replace("sleep", "#PBS -e /x/logs/\n#PBS -o /x/logs/\nsleep")
     Pbs().submit(head, tmp_path)
     said = (tmp_path / "said").read_text().strip()
-    assert said == f"-j oe -o /x/logs/erl-1.log {tmp_path}/erl-1.sh"
+    assert said == f"-N erl-1 -j oe -o /x/logs/erl-1.log {tmp_path}/erl-1.sh"
     kept = (tmp_path / "erl-1.sh").read_text()
     assert kept == QSUB.replace("sleep", "#PBS -j oe\n#PBS -o /x/logs/\nsleep")
     for lines in ("#PBS -o /x/mine\n", "#PBS -e /x/errors/\n#PBS -o /x/logs/\n"):
@@ -657,3 +657,12 @@ def test_a_submission_killed_half_way_is_lost(shim: Shim, tmp_path: Path) -> Non
     shim("sbatch", f"echo sbatch: error: no >&2; kill -{signal.SIGTERM} $$")
     with pytest.raises(QueueSilent, match="killed by signal 15"):
         Slurm().submit(SBATCH, tmp_path)
+
+
+def test_the_name_that_a_job_is_found_by_counts_more_than_a_later_one(
+    shim: Shim, tmp_path: Path
+) -> None:
+    shim("sbatch", f'echo "$@" > {tmp_path}/said; echo 42')
+    script = "#!/bin/sh\n#SBATCH -J erl-1\n#SBATCH --mem=1G --job-name=foo\nsleep 1\n"
+    assert Slurm().submit(script, tmp_path / "jobs") == "42"
+    assert "--job-name=erl-1 " in (tmp_path / "said").read_text()

@@ -28,7 +28,7 @@ from ensemblerl.cluster.jobs import (
     shortage,
     titled,
 )
-from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, Refused
+from ensemblerl.cluster.queues.base import NoQueue, Queue, Queued, QueueSilent, Refused
 from ensemblerl.cluster.register import Register
 from ensemblerl.cluster.seeing import connected
 from ensemblerl.cluster.wish import Death, Wish
@@ -100,7 +100,7 @@ class Reconciler(threading.Thread):
         return list(self._workers.values())
 
     def jobs(self) -> list[Job]:
-        """The jobs that are not over."""
+        """Those that are not over."""
         with self._lock:
             return [job for job in self._table.values() if job.state != "over"]
 
@@ -110,8 +110,7 @@ class Reconciler(threading.Thread):
             job, gone = self._jobs_of.get(address), self._gone.get(address)
             if job is None:
                 return Death(f"its worker ({address}) is gone", False)
-            told = gone is not None and self._answered >= gone + SETTLING
-            return death_in(job, address, told)
+            return death_in(job, address, gone is not None and self._answered >= gone + SETTLING)
 
     def hope(self) -> None:
         """Begin anew: what made jobs fail may be mended."""
@@ -354,6 +353,8 @@ class Reconciler(threading.Thread):
                 self._register.remove(job.title)
                 self._trouble = {f"{what}: {error}": ""}
                 self._backoff.failed(f"{what}: {error}", now, now)
+        except NoQueue as error:
+            job.state, self.error = "new", str(error)
         except QueueSilent as error:
             self._silence = f"the queue does not answer ({error})"
         return False

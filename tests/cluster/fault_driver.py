@@ -1,11 +1,13 @@
 """A driver to be interrupted or killed: DIRECTORY and JSON with these entries, all optional.
 
 ``scheduler``; ``n`` members of ``seconds`` (from, to), with ``long`` true every tenth of `LONG`;
-``cluster`` (arguments). At its end it prints JSON: why it ended, which members it found running
-when it had opened (adopted), and after how many seconds all its workers were there.
+``cluster`` (arguments); ``there``, workers that can be had. At its end it prints JSON: why it
+ended, which members it found running when it had opened (adopted), and after how many seconds its
+workers were there.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -54,10 +56,11 @@ def main(directory: str, given: dict[str, Any]) -> None:
     cluster = rig.cluster(**given.get("cluster", {}))
     text = MEMBER.replace("{{ seconds }}", f"{{{{ {LONG} if number % 10 == 0 else seconds }}}}")
     began = time.monotonic()
-    told: dict[str, Any] = {"adopted": [], "ready": None}
+    told: dict[str, Any] = {"adopted": [], "ready": math.nan}
+    there = given.get("there", cluster.settings.n_jobs)
 
     def watch(campaign: Any) -> None:
-        if told["ready"] is None and len(rig.workers(cluster)) == cluster.settings.n_jobs:
+        if math.isnan(told["ready"]) and len(rig.workers(cluster)) >= there:
             told["ready"] = time.monotonic() - began
 
     campaign = erl.prepare(

@@ -18,7 +18,7 @@ WHOLE = {"n_jobs": 4, "cores": 8, "members_per_job": 2}
 
 def killed_driver(rig: Rig) -> Found:
     """kill -9 of the driver while members run; the same script again."""
-    given = {"n": 100, "seconds": (0.5, 5.0), "long": True, "cluster": WHOLE}
+    given = {"n": 100, "seconds": (0.5, 5.0), "long": True, "cluster": WHOLE, "there": 3}
     running, told = killed_and_called_again(rig, given, begun=30)
     n = len(told["adopted"])
     remark = f"{len(running)} ran when it was killed, {n} adopted running, waiting jobs cancelled"
@@ -45,7 +45,7 @@ def two_campaigns(rig: Rig) -> Found:
     keys = set(jobs.glob("keys-*/*"))
     assert keys, "there are no keys"
     own = {**WHOLE, "directory": str(jobs)}
-    given = {"n": 100, "seconds": (0.5, 3.0), "long": True, "cluster": own}
+    given = {"n": 100, "seconds": (0.5, 3.0), "long": True, "cluster": own, "there": 2}
     _, told = killed_and_called_again(rig, given, begun=10)
     assert live.going(handle), "the other campaign was too short to tell"
     assert {job.id for job in cluster._pool.reconciler.jobs()} == before, "it lost jobs"

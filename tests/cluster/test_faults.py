@@ -41,7 +41,7 @@ def test_a_cancelled_job_of_pbs_is_made_good(rig):
 @pytest.mark.timeout(120)
 def test_a_fault_that_did_not_happen_shows_nothing(rig, monkeypatch):
     monkeypatch.setattr(Rig, "cancel", lambda rig, job: None)
-    with pytest.raises(NoFault, match="is RUNNING, wanted CANCELLED|no worker was lost"):
+    with pytest.raises(NoFault, match=r"is RUNNING, wanted CANCELLED|no worker was lost"):
         row("1").run(rig)
 
 

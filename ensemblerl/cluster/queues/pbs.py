@@ -75,7 +75,7 @@ class Pbs:
         log, output = path.with_suffix(".log"), list[str]()
         if place is not None or not says_output(script, "#PBS"):
             output = ["-j", "oe", "-o", str(log) if place is None else place[1] + log.name]
-        said = handed_in("qsub", *output, str(path))
+        said = handed_in("qsub", "-N", name, *output, str(path))
         found = re.search(r"^\d+(?:\.\S+)?$", said.strip(), re.MULTILINE)
         if found is None:
             raise QueueSilent(f"qsub told no job id, but {said.strip()[:200]!r}")

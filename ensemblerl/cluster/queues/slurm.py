@@ -87,11 +87,13 @@ class Slurm:
 
     def submit(self, script: str, directory: Path) -> str:
         """See `Queue`."""
-        path = kept(script, directory, job_name(script, "#SBATCH", "-J", "--job-name"))
+        name = job_name(script, "#SBATCH", "-J", "--job-name")
+        path = kept(script, directory, name)
         log = str(path.with_suffix(".log")).replace("%", "%%")
         # a job that was put back goes on in the same file
         output = [] if says_output(script, "#SBATCH") else ["--open-mode=append", f"--output={log}"]
-        said = handed_in("sbatch", "--parsable", *output, str(path))
+        # once more here: a second name further down in the script would count
+        said = handed_in("sbatch", "--parsable", f"--job-name={name}", *output, str(path))
         found = re.search(r"^(\d+)(?:;\S*)?$", said, re.MULTILINE)
         if found is None:
             raise QueueSilent(f"sbatch told no job id, but {said.strip()[:200]!r}")
