@@ -317,7 +317,7 @@ def test_a_directory_for_logs_gets_a_file_that_slurm_s_wrapper_can_write_too(
     assert kept == QSUB.replace("sleep", "#PBS -j oe\n#PBS -o /x/logs/\nsleep")
     for lines in ("#PBS -o /x/mine\n", "#PBS -e /x/errors/\n#PBS -o /x/logs/\n"):
         Pbs().submit(QSUB.replace("sleep", f"{lines}sleep"), tmp_path)
-        assert (tmp_path / "said").read_text().strip() == f"{tmp_path}/erl-1.sh"
+        assert (tmp_path / "said").read_text().strip() == f"-N erl-1 {tmp_path}/erl-1.sh"
 
 
 @pytest.mark.parametrize("line", ["-e logs/%J.err", "--output=logs/x", "-t 5 -o logs/x"])
