@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fault_log import MEMBER
+from fault_log import MEMBER, some_long
 from fault_rig import Rig
 
 LONG = 15
@@ -54,7 +54,6 @@ def main(directory: str, given: dict[str, Any]) -> None:
     rig: Any = Rig(None, Path(directory), given.get("scheduler", "slurm"))  # type: ignore[arg-type]
     space = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(*given.get("seconds", (0.4, 1.6))))
     cluster = rig.cluster(**given.get("cluster", {}))
-    text = MEMBER.replace("{{ seconds }}", f"{{{{ {LONG} if number % 10 == 0 else seconds }}}}")
     began = time.monotonic()
     told: dict[str, Any] = {"adopted": [], "ready": math.nan}
     there = given.get("there", cluster.settings.n_jobs)
@@ -64,7 +63,7 @@ def main(directory: str, given: dict[str, Any]) -> None:
             told["ready"] = time.monotonic() - began
 
     campaign = erl.prepare(
-        rig.program(text if given.get("long") else MEMBER),
+        rig.program(some_long(LONG) if given.get("long") else MEMBER),
         space,
         erl.Minimize("y"),
         n_members=given.get("n", 100),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,14 @@ sleep {{ seconds }}
 echo "end {{ number }} {{ attempt }} $$" >> {{ log }}
 echo "y = {{ x }}"
 """
+EVERY = 10
+"""Of members of which some are long, which are."""
+
+
+def some_long(seconds: float) -> str:
+    """`MEMBER`, of which every tenth takes so many seconds: time enough for a fault to meet it."""
+    long = f"{seconds} if number % {EVERY} == 0 else seconds"
+    return MEMBER.replace("{{ seconds }}", f"{{{{ {long} }}}}")
 
 
 class MemberLog:
@@ -63,22 +72,26 @@ class MemberLog:
         number, attempt, pid = member
         return (number, attempt, pid) if what == "start" and alive(pid) else None
 
-    def just_begun(self, timeout: float = 30.0) -> tuple[int, int, int]:
-        """The next member that begins: it has nearly all of its time before it."""
+    def just_begun(self, every: int = 1, timeout: float = 30.0) -> tuple[int, int, int]:
+        """The next member that begins: it has nearly all of its time before it.
+
+        Parameters
+        ----------
+        every : its number is a multiple of this
+        """
         deadline = time.monotonic() + timeout
-        while (member := self.newest()) is None:
+        while (member := self.newest()) is None or member[0] % every:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no member began in {timeout:g} s")
+                raise TimeoutError(f"no such member began in {timeout:g} s")
             time.sleep(0.02)
         return member
 
     def job_in_use(self, draw: random.Random | None = None, timeout: float = 30.0) -> str:
-        """A job that runs a member just now: a random one, or that of the youngest member."""
+        """A job that runs a member just now: a random one, or one whose long member has begun."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            with suppress(OSError, IndexError, AssertionError):
-                member = draw.choice(self.running()) if draw else self.just_begun(timeout)
-                return job_of(member[2])
+            with suppress(OSError, IndexError):
+                return job_of((draw.choice(self.running()) if draw else self.just_begun(EVERY))[2])
             time.sleep(0.05)
         raise TimeoutError(f"no job ran a member in {timeout:g} s")
 
@@ -86,7 +99,7 @@ class MemberLog:
         """Numbers of the members that run in a job."""
         out = []
         for number, _, pid in self.running():
-            with suppress(OSError, AssertionError):
+            with suppress(OSError):
                 out += [number] if job_of(pid) == job else []
         return out
 
@@ -99,4 +112,6 @@ class MemberLog:
                 ended.add(number)
             elif number in ended:
                 again.add(number)
+        for number in again:
+            print("RUN AGAIN", [e for e in self.events() if e[1] == number], file=sys.stderr)
         return len(again)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fault_log import MEMBER, MemberLog
-from fault_tools import wait_for
+from fault_tools import node_of, wait_for
 from fault_traces import NoFault
 from slurm import PrivateSlurm, until
 
@@ -162,12 +164,30 @@ class Rig(MemberLog):
                 self.recovery = time.monotonic() - began
             time.sleep(0.05)
 
+    def hold(self, node: str, seconds: float = 1.0) -> None:
+        """Before a node is cut off: nobody there is at its end for the moment.
+
+        A supervisor that is killed between the end of its program and the record on disk is the
+        only one who knows that there is a result, and nobody could save that. So programs are
+        stopped (SIGSTOP) long enough for those that had ended to be recorded.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for _, _, pid in self.running():
+                with suppress(OSError):
+                    if node_of(pid) == node:
+                        os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.02)
+
     # ---- the end
 
     def finish(self, handle: Any, n: int = 100, timeout: float = 300.0, remarks: str = "") -> Found:
         """Wait for the campaign, and count."""
         handle.wait(timeout)
-        return self.count(n, remarks)
+        found = self.count(n, remarks)
+        if found.again:
+            print("ATTEMPTS", handle.campaign.ledger.attempts, file=sys.stderr)
+        return found
 
     def end(self) -> None:
         """Stop what a row that failed has left running."""

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import fault_driver
+from fault_log import EVERY
 from fault_rig import Found, Rig
 from fault_tools import wait_for
 from fault_traces import NoFault, cancelled_waiting, losses
@@ -86,7 +87,7 @@ def killed_and_called_again(
 
     def long_begun() -> bool:
         newest = rig.newest()
-        return len(rig.starts()) > begun and newest is not None and newest[0] % 10 == 0
+        return len(rig.starts()) > begun and newest is not None and newest[0] % EVERY == 0
 
     try:
         wait_for(lambda: first.poll() is not None or long_begun(), "a long member", 120)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 
+from fault_log import some_long
 from fault_rig import Found, Rig
 from fault_tools import dask, kill, shim, wait_for
 from fault_traces import ended_as, lost_attempts, started_again, went_on
 
 import ensemblerl as erl
 
-LONGER = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.8, 2.0))
-"""Time enough for a queue to end a member that has just begun."""
+LONG = 6
+"""Seconds of every tenth member: a queue that is slow takes its job before it ends."""
 TAKEN = r"SIGTERM|the process that the member had of its own is gone|ended: "
 """How members end whose job is taken from them."""
 
@@ -19,7 +20,7 @@ TAKEN = r"SIGTERM|the process that the member had of its own is gone|ended: "
 def cancelled(rig: Rig) -> Found:
     """A job is cancelled under a running member."""
     cluster = rig.cluster()
-    handle = rig.launch(cluster, space=LONGER)
+    handle = rig.launch(cluster, 100, rig.program(some_long(LONG)))
     rig.after(handle, 15)
     with rig.fault(handle, cluster):
         job = rig.job_in_use()
@@ -71,11 +72,12 @@ def not_submitted(rig: Rig) -> Found:
 def node_down(rig: Rig) -> Found:
     """A node is set down under its jobs, and comes back."""
     cluster = rig.cluster()
-    handle = rig.launch(cluster, 120, space=LONGER)
+    handle = rig.launch(cluster, 120, rig.program(some_long(LONG)))
     rig.after(handle, 15)
     with rig.fault(handle, cluster):
         job = rig.job_in_use()
         node = rig.slurm.job(job)["NodeList"]
+        rig.hold(node)
         rig.slurm.scontrol("update", f"nodename={node}", "state=down", "reason=fault")
         time.sleep(5)
         rig.slurm.scontrol("update", f"nodename={node}", "state=resume")
@@ -86,17 +88,16 @@ def node_down(rig: Rig) -> Found:
 def slurmd_killed(rig: Rig) -> Found:
     """kill -9 of a slurmd and all on its node; Slurm gives it up, and starts its jobs elsewhere."""
     cluster = rig.cluster()
-    handle = rig.launch(cluster, 150, space=LONGER)
+    handle = rig.launch(cluster, 150, rig.program(some_long(LONG)))
     rig.after(handle, 15)
     with rig.fault(handle, cluster, notice=45):
         job = rig.job_in_use()
         node = rig.slurm.job(job)["NodeList"]
+        rig.hold(node)
         rig.slurm.kill_node(node, jobs=True)
     started_again(rig.slurm, job)
     rig.slurm.start_node(node)
-    # that a node is gone Slurm says 18 s later: until then it may have been the member
-    remark = lost_attempts(handle, "its worker died|" + TAKEN, charged=True)
-    return rig.finish(handle, 150)._replace(remarks=remark)
+    return rig.finish(handle, 150)._replace(remarks=lost_attempts(handle, TAKEN))
 
 
 def generations(rig: Rig) -> Found:
@@ -117,7 +118,7 @@ def generations(rig: Rig) -> Found:
 def killed_worker(rig: Rig) -> Found:
     """kill -9 of a Dask worker, then of a nanny with its worker."""
     cluster = rig.cluster()
-    handle = rig.launch(cluster, 150, space=LONGER)
+    handle = rig.launch(cluster, 150, rig.program(some_long(LONG)))
     rig.after(handle, 15)
     ran, recoveries = list[int](), list[str]()
     for kinds in (("worker",), ("nanny", "worker")):
@@ -134,7 +135,7 @@ def controller_stopped(rig: Rig) -> Found:
     """slurmctld does not answer for 30 s, and a worker and its nanny die meanwhile."""
     space = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(1.0, 4.0))
     cluster = rig.cluster()
-    handle = rig.launch(cluster, 140, space=space)
+    handle = rig.launch(cluster, 140, rig.program(some_long(LONG)), space)
     rig.after(handle, 10)
     said = set[str]()
     with rig.fault(handle, cluster):
@@ -154,7 +155,7 @@ def controller_stopped(rig: Rig) -> Found:
 def preempted(rig: Rig) -> Found:
     """Preemption: scontrol requeue of a running job."""
     cluster = rig.cluster()
-    handle = rig.launch(cluster, 120, space=LONGER)
+    handle = rig.launch(cluster, 120, rig.program(some_long(LONG)))
     rig.after(handle, 15)
     with rig.fault(handle, cluster):
         job = rig.job_in_use()

@@ -63,6 +63,7 @@ def inject(rig: Rig, kind: str, draw: random.Random) -> None:
         started_again(rig.slurm, job)
     else:
         node = rig.slurm.job(job)["NodeList"]
+        rig.hold(node)
         rig.slurm.scontrol("update", f"nodename={node}", "state=down", "reason=fault")
         time.sleep(2)
         rig.slurm.scontrol("update", f"nodename={node}", "state=resume")

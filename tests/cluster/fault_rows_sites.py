@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import slurm_install
+from fault_log import some_long
 from fault_rig import Found, Rig
 from fault_tools import shim, wait_for
 from fault_traces import ended_as
@@ -131,7 +132,7 @@ def wrong_clock(rig: Rig) -> Found:
         "FAKETIME=+3600 DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
     )
     cluster = rig.cluster(prologue=[line], cores=4, n_jobs=3)
-    handle = rig.launch(cluster)
+    handle = rig.launch(cluster, 100, rig.program(some_long(4)))
     rig.after(handle, 30)
     with rig.fault(handle, cluster):
         job = rig.job_in_use()

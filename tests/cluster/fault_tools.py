@@ -42,9 +42,19 @@ def alive(pid: int) -> bool:
 
 def job_of(pid: int) -> str:
     """The queue's job that a process belongs to."""
+    return _told(pid, "SLURM_JOB_ID")
+
+
+def node_of(pid: int) -> str:
+    """The node of the queue that a process runs on."""
+    return _told(pid, "SLURMD_NODENAME")
+
+
+def _told(pid: int, name: str) -> str:
     text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    found = re.search(r"SLURM_JOB_ID=(\d+)", text)
-    assert found, "the process is in no job"
+    found = re.search(rf"(?:^|\0){name}=([^\0]*)", text)
+    if not found:
+        raise ProcessLookupError(f"process {pid} is in no job")
     return found[1]
 
 

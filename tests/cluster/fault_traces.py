@@ -60,12 +60,8 @@ def losses(handle: Any) -> list[Any]:
     return [outcome for outcomes in ended for outcome in outcomes if outcome.fate == "lost"]
 
 
-def lost_attempts(handle: Any, cause: str, *, charged: bool = False) -> str:
+def lost_attempts(handle: Any, cause: str) -> str:
     """A remark: attempts were lost, at least one by this cause (a pattern), none charged.
-
-    Parameters
-    ----------
-    charged : losses may count among the three that a member is allowed
 
     Raises
     ------
@@ -76,11 +72,9 @@ def lost_attempts(handle: Any, cause: str, *, charged: bool = False) -> str:
     causes = sorted({outcome.cause for outcome in found})
     if not any(re.search(cause, text) for text in causes):
         raise NoFault(f"no attempt was lost by {cause!r}, but {causes or 'none at all'}")
-    blamed = [outcome for outcome in found if not outcome.blameless]
-    assert charged or not blamed, f"charged to members: {blamed}"
-    return f"{len(found)} attempts lost" + (
-        f", {len(blamed)} charged to members" if charged else ""
-    )
+    charged = [outcome for outcome in found if not outcome.blameless]
+    assert not charged, f"charged to members: {charged}"
+    return f"{len(found)} attempts lost"
 
 
 def went_on(handle: Any, numbers: list[int]) -> str:
