@@ -32,6 +32,10 @@ LOSSES = (
 """What says nothing about the bundle: no workers, no scheduler, or somebody cancelled it."""
 
 
+GONE = Lost("its worker ended before its answer was fetched", blameless=True)
+"""The bundle is done: what it found is in the segments, where the worker could write there."""
+
+
 def _dead(address: str, key: str) -> Lost:
     return Lost(f"its worker died ({address})")
 
@@ -112,8 +116,12 @@ class Gathering:
             begun = None if self._client.status == "running" else False
             lost = Lost(f"{type(error).__name__}: {error}", begun=begun)
             answers = dict.fromkeys(finished, lost)
+        gone = [finished[key] for key, answer in answers.items() if answer is None]
         for key, answer in answers.items():
-            self.finish(key, answer)
+            self.finish(key, GONE if answer is None else answer)
+        if gone:  # or Dask would have the members run once more
+            with suppress(Exception):
+                await self._client.cancel(gone, asynchronous=True)
         for future in batch:
             if future.key not in answers:
                 self.finish(future.key, await self._why(future))
