@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ensemblerl.cluster.jobqueue import JobQueue, queue_name
+from ensemblerl.cluster.once import Once
 from ensemblerl.cluster.queues.base import Queue, queue_of
 from ensemblerl.cluster.reconciler import Reconciler
 from ensemblerl.cluster.wish import Wish
@@ -72,6 +73,7 @@ class Pool:
         self.reconciler.hope()
         if not self.reconciler.is_alive():
             atexit.register(self.close)
+            Once.ask(self.jobqueue.scheduler)
             self.reconciler.adopt()
             self.reconciler.start()
 

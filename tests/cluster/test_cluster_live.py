@@ -1,13 +1,15 @@
 """Clusters as people use them, on a real Slurm: theirs, ours, several campaigns on one."""
 
+import asyncio
 import time
 import warnings
 
 import pytest
 from fault_rig import Rig
-from fault_tools import job_of, wait_for
+from fault_tools import dask, job_of, kill, wait_for
 
 import ensemblerl as erl
+from ensemblerl.cluster.gathering import Gathering
 
 SHORT = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.1, 0.4))
 
@@ -72,4 +74,24 @@ def test_functions_run_each_in_a_process_of_their_own(slurm, tmp_path):
     ds = handle.wait(90)
     assert (ds.fate == "ok").all()
     assert len(set(ds.pid.values.tolist())) == 3
+    assert rig.left() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_bundle_whose_answer_goes_with_its_worker_is_not_run_again(slurm, tmp_path, monkeypatch):
+    settle = Gathering._settle
+
+    async def late(gathering, batch):  # so that workers are killed in between
+        await asyncio.sleep(0.6)
+        await settle(gathering, batch)
+
+    monkeypatch.setattr(Gathering, "_settle", late)
+    rig = Rig(slurm, tmp_path / "row")
+    handle = rig.launch(rig.cluster(), 80)
+    for k in range(4):
+        rig.after(handle, 8 + 14 * k)
+        kill(dask(slurm, rig.job_in_use(), "worker"))
+        time.sleep(2)
+    assert (handle.wait(120).fate == "ok").all()
+    assert rig.again() == 0
     assert rig.left() == 0
