@@ -129,7 +129,7 @@ def write(lines: list[str]) -> None:
     import dask_jobqueue
     import distributed
 
-    slurm = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False)
+    slurm = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=False)
     versions = (
         f"{datetime.now(UTC):%Y-%m-%d}, `make faults`, Python {platform.python_version()}, "
         f"{slurm.stdout.strip()}, distributed {distributed.__version__}, "
