@@ -203,7 +203,7 @@ class Rig:
         name = job.worker.replace("-r99", f"-r{99 + job.runs}") + suffix
         self.cluster.scheduler.workers[address] = SimpleNamespace(
             name=name,
-            metrics={METRIC: {"left": left, "draining": draining, "job": job.id}},
+            metrics={METRIC: {"left": left, "draining": draining}},
             status=SimpleNamespace(name="running"),
             nthreads=4,
             processing=dict.fromkeys(range(busy)),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ensemblerl.cluster import allocation
 from ensemblerl.cluster.allocation import (
     BEGAN,
-    JOB,
     LEAST,
     MOST,
     SHARE,
@@ -52,11 +51,10 @@ class TestTime:
         assert given_.told()["left"] == pytest.approx(left - margin, abs=2.0)
 
     def test_the_script_of_the_job_says_when_it_began(self):
-        environment = {WALLTIME: "2000", BEGAN: str(uptime() - 1000.0), JOB: "12@n1"}
+        environment = {WALLTIME: "2000", BEGAN: str(uptime() - 1000.0)}
         assert time_left(environment) == pytest.approx(1000.0, abs=2.0)
         given_ = Allocation(1, environment=environment)
         assert given_.left == pytest.approx(1000.0 - SHARE * 1000.0, abs=2.0)
-        assert given_.told()["job"] == "12@n1"
         assert given_.told()["draining"] is False
 
     @pytest.mark.parametrize("environment", [{}, {WALLTIME: "600"}, {WALLTIME: "x", BEGAN: "1"}])
@@ -70,7 +68,6 @@ class TestTime:
         assert job_id({"SLURM_JOB_ID": "7"}) == "7"
         assert job_id({"PBS_JOBID": "7.server"}) == "7.server"
         assert job_id({}) == ""
-        assert Allocation(1, environment={"SLURM_JOB_ID": "7"}).job == "7"
 
 
 class TestProcessors:

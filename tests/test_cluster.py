@@ -18,10 +18,11 @@ from queue_support import LocalQueue
 import ensemblerl as erl
 from ensemblerl.cluster import opening, pool
 from ensemblerl.cluster.allocation import Allocation
-from ensemblerl.cluster.batch import JOBS, OUTSIDE, Cluster, place
+from ensemblerl.cluster.batch import JOBS, Cluster, place
 from ensemblerl.cluster.certificates import Certificates
 from ensemblerl.cluster.plugin import METRIC, CarryJobInQueue
 from ensemblerl.cluster.queued import QueuedExecutor
+from ensemblerl.cluster.script import OUTSIDE
 from ensemblerl.events import Ended, Held
 from ensemblerl.executors.shipping import packed
 from ensemblerl.protocols import Job
@@ -411,7 +412,7 @@ class TestPlugin:
         worker = Worker("c1-e1-r1700000000-1", "tcp://a:test-1")
         plugin.setup(worker)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
-        assert worker.metrics[METRIC](worker) == {"job": "", "left": None, "draining": False}
+        assert worker.metrics[METRIC](worker) == {"left": None, "draining": False}
         plugin.teardown(worker)
 
     def test_the_queue_is_asked_where_the_job_does_not_say(self, monkeypatch):

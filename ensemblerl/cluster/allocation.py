@@ -13,9 +13,9 @@ from typing import Any
 
 from ensemblerl.records import Place
 
-JOB, WALLTIME, BEGAN = "ENSEMBLERL_JOB", "ENSEMBLERL_WALLTIME", "ENSEMBLERL_BEGAN"
-"""What our job scripts say: a token of the job, its walltime in seconds, and what
-``/proc/uptime`` said when it began. Seconds of uptime do not move with anybody's clock."""
+WALLTIME, BEGAN = "ENSEMBLERL_WALLTIME", "ENSEMBLERL_BEGAN"
+"""What our job scripts say: the walltime in seconds, and what ``/proc/uptime`` said when the job
+began. Seconds of uptime do not move with anybody's clock."""
 LEAST, SHARE, MOST = 10.0, 0.02, 60.0
 """Seconds before the end of a job by which members are to be over: a share of what was left when
 the worker came, within bounds. Results are written then, and checkpoints moved."""
@@ -45,7 +45,6 @@ class Allocation:
         name: str = "",
     ) -> None:
         environment = os.environ if environment is None else environment
-        self.job = environment.get(JOB) or job_id(environment)
         left = time_left(environment) if left is None else left
         self.until: float | None = None
         if left is not None:
@@ -67,7 +66,7 @@ class Allocation:
 
     def told(self) -> dict[str, Any]:
         """What the head is told with every heartbeat: JSON."""
-        told = {"job": self.job, "left": self.left, "draining": self.draining}
+        told = {"left": self.left, "draining": self.draining}
         return told if self.began is None else {**told, "ran": uptime() - self.began}
 
     def claim(self) -> None:

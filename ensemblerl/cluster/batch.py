@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ensemblerl.cluster.arguments import misspelt
+from ensemblerl.cluster.script import OUTSIDE
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.cluster.site import from_toml
 from ensemblerl.store.running import OWNER
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 JOBS = "jobs"
 """Directory in the store for job scripts, their output, and keys."""
-OUTSIDE = "ensemblerl-jobs"
-"""The same where there is no store that nodes could see, in the current directory."""
 
 
 class Cluster:

@@ -10,8 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.store.running import lives, process
-from ensemblerl.store.segments import host_name
+from ensemblerl.store.running import gone, process
 
 OWNER = "driver.json"
 """In the directory of keys: whose they are."""
@@ -68,6 +67,5 @@ def _clear_up(directory: Path, alone: bool) -> None:
     for path in directory.glob("keys-*"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             about = json.loads((path / OWNER).read_text())
-            here = about["host"] == host_name()
-            if not lives(about) if here else alone:
+            if gone(about, alone=alone):
                 shutil.rmtree(path)

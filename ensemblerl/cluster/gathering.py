@@ -32,8 +32,9 @@ LOSSES = (
 """What says nothing about the bundle: no workers, no scheduler, or somebody cancelled it."""
 
 
-GONE = Lost("its worker ended before its answer was fetched", blameless=True)
-"""The bundle is done: what it found is in the segments, where the worker could write there."""
+def _gone() -> Lost:
+    """The bundle is done: what it found is in the segments, where the worker could write there."""
+    return Lost("its worker ended before its answer was fetched", blameless=True)
 
 
 def _dead(address: str, key: str) -> Lost:
@@ -118,7 +119,7 @@ class Gathering:
             answers = dict.fromkeys(finished, lost)
         gone = [finished[key] for key, answer in answers.items() if answer is None]
         for key, answer in answers.items():
-            self.finish(key, GONE if answer is None else answer)
+            self.finish(key, _gone() if answer is None else answer)
         if gone:  # or Dask would have the members run once more
             with suppress(Exception):
                 await self._client.cancel(gone, asynchronous=True)

@@ -111,6 +111,16 @@ class JobQueue:
         """What names of jobs begin with."""
         return str(self.cluster.new_spec["options"].get("job_name") or "ensemblerl")
 
+    @property
+    def cores(self) -> int:
+        """Processor cores of a job: as many threads its worker has."""
+        return int(self.make("example").worker_cores)
+
+    @property
+    def logs(self) -> str | None:
+        """Directory for the output of jobs, where one was asked for."""
+        return self.cluster.new_spec["options"].get("log_directory") or None
+
     def title(self, name: str) -> str:
         """What the queue calls a job that the cluster has submitted itself."""
         with self._lock:

@@ -12,8 +12,8 @@ from ensemblerl.records import Fate, Outcome
 KNOWN = 5
 """Run times seen before they count for more than caution."""
 REMEMBERED = 2000
-MARGIN = 1.25
-"""On top of what was seen."""
+QUANTILE, MARGIN = 0.99, 1.25
+"""Of what was seen, and on top of that: what a member is expected to need."""
 CAUTION = 0.5
 """Of the longest time there is: what a member is taken to need before any has finished."""
 BEST = 0.9
@@ -92,6 +92,6 @@ class Needs:
             return self._most
         if self._estimate is None and len(self._seen) >= KNOWN:
             seen = np.asarray(list(self._seen))
-            self._estimate = MARGIN * float(np.quantile(seen, 0.99)) + 1.0
+            self._estimate = MARGIN * float(np.quantile(seen, QUANTILE)) + 1.0
         usual = CAUTION * longest if self._estimate is None else self._estimate
         return usual if self._timeout is None else min(usual, self._timeout + 2.0)

@@ -17,7 +17,7 @@ from ensemblerl.cluster.pool import Pool
 from ensemblerl.cluster.queues.base import queue_of, require
 from ensemblerl.cluster.quiet import quiet
 from ensemblerl.cluster.reachable import check_dashboard, check_interface, unreachable
-from ensemblerl.cluster.script import LOGS, cluster_arguments, job_text, named
+from ensemblerl.cluster.script import LOGS, OUTSIDE, cluster_arguments, job_text, named
 from ensemblerl.cluster.settings import Settings
 from ensemblerl.cluster.wish import Wish
 
@@ -82,7 +82,7 @@ def opened(
         edit=lambda script, title: named(job_text(script, settings), title, settings.scheduler),
         alone=alone,
     )
-    return Pool(cluster, directory, wish, owned=True, clear=clear)
+    return Pool(JobQueue(cluster), directory, wish, owned=True, clear=clear)
 
 
 def _cluster(
@@ -135,13 +135,10 @@ def taken(cluster: Any) -> Pool:
     known = _TAKEN.get(cluster)
     if known is not None and not known.closed:
         return known
-    queue = JobQueue(cluster)
-    options = cluster.new_spec["options"]
-    directory = Path(options.get("log_directory") or Path.cwd() / "ensemblerl-jobs")
-    job = queue.make("example")
-    slots = int(job.worker_cores)
-    wish = Wish(n_jobs=None, slots=slots, cores=slots)
-    pool = _TAKEN[cluster] = Pool(cluster, directory, wish, owned=False)
+    jobqueue = JobQueue(cluster)
+    directory = Path(jobqueue.logs or Path.cwd() / OUTSIDE)
+    wish = Wish(n_jobs=None, slots=jobqueue.cores, cores=jobqueue.cores)
+    pool = _TAKEN[cluster] = Pool(jobqueue, directory, wish, owned=False)
     return pool
 
 

@@ -19,7 +19,7 @@ from ensemblerl.worker import run_bundle, too_late
 _JOBS: dict[str, Job | str] = {}
 """Key of a campaign -> its job, or why that could not be unpickled here."""
 _ALLOCATIONS: dict[str, Allocation] = {}
-"""Address of a worker of this process -> its share of the queue's job."""
+"""Address of a worker of this process -> its share of the queue's job; it outlives a campaign."""
 METRIC = "ensemblerl"
 """Under this name heartbeats tell of the allocation."""
 LOOK = 0.5
@@ -86,10 +86,6 @@ class CarryJobInQueue(CarryJob):
             return None if (left := self.ask(number)) is None else float(left)
         except Exception:
             return None
-
-    def teardown(self, worker: Any) -> None:
-        """Forget the job; the allocation stays, it is the worker's."""
-        super().teardown(worker)
 
 
 def run_luggage(key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.0) -> bytes:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ensemblerl.cluster.jobqueue import JobQueue, queue_name
 from ensemblerl.cluster.once import Once
@@ -32,7 +32,7 @@ class Pool:
 
     Parameters
     ----------
-    cluster : any ``dask_jobqueue`` cluster whose queue is known
+    jobqueue : any ``dask_jobqueue`` cluster whose queue is known
     directory : for job scripts and the list of jobs; on a disk that nodes see
     wish : what is wanted of the jobs
     owned : end the jobs and close the cluster at the end
@@ -45,7 +45,7 @@ class Pool:
 
     def __init__(
         self,
-        cluster: Any,
+        jobqueue: JobQueue,
         directory: Path,
         wish: Wish,
         *,
@@ -53,13 +53,13 @@ class Pool:
         clear: Callable[[], None] = lambda: None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.cluster, self.owned, self._clear = cluster, owned, clear
+        self.jobqueue, self.cluster = jobqueue, jobqueue.cluster
+        self.owned, self._clear = owned, clear
         self._process, self._leaves, self._closed = os.getpid(), False, False
         self.users: list[User] = []
         wish.needed = lambda: max((user.needed() for user in list(self.users)), default=0.0)
         wish.load = lambda: sum(user.load() for user in list(self.users))
-        self.queue: Queue = queue_of(queue_name(cluster))
-        self.jobqueue = JobQueue(cluster)
+        self.queue: Queue = queue_of(queue_name(self.cluster))
         self.reconciler = Reconciler(self.jobqueue, self.queue, directory, wish)
 
     @property
@@ -96,8 +96,12 @@ class Pool:
             return
         self._closed = True
         work = threading.Thread(target=self._end, name="ensemblerl-closing")
-        work.start()
-        work.join()
+        try:
+            work.start()
+        except RuntimeError:  # the interpreter ends: from Python 3.12 on it starts no thread then
+            self._end()
+        else:
+            work.join()
 
     def _end(self) -> None:
         with contextlib.suppress(Exception):

@@ -27,10 +27,10 @@ TOO_LONG = 3
 WAITING = ("queued", "no-worker")
 """States of a Dask task that no worker has been given."""
 HOPELESS = (
-    "it ran {ran} and was cut off at the end of its job: no job of this cluster leaves a member "
-    "more than {most}; give a longer walltime=, or checkpoint=True to a Command that can go on "
-    "from its own files"
+    "no job of this cluster leaves a member more than {most}; give a longer walltime=, or "
+    "checkpoint=True to a Command that can go on from its own files"
 )
+"""What is said of members that are longer than any job."""
 
 
 class QueuedExecutor(DaskExecutor):
@@ -131,12 +131,9 @@ class QueuedExecutor(DaskExecutor):
         if self._pool is not None and self._pool.reconciler.error and not done:
             raise Unavailable(f"no job can be had: {self._pool.reconciler.error}")
         if len(self._too_long) >= TOO_LONG and not self._finished:
-            most = _seconds(self._needs.longest)
             raise RuntimeError(
                 f"{len(self._too_long)} members and more were cut off at the end of their jobs, "
-                f"and none has finished: no job leaves a member more than {most}; give a longer "
-                "walltime=, or checkpoint=True to a Command that can go on from its own files. "
-                "The store keeps what is done"
+                f"and none has finished: {self._hopeless()}. The store keeps what is done"
             )
         return done
 
@@ -244,13 +241,13 @@ class QueuedExecutor(DaskExecutor):
     def _refused(self, bundle: Members) -> Future[Answer]:
         number, attempt = int(bundle.number[0]), int(bundle.attempt[0])
         self._too_long.add(number)
-        ran, most = self._needs.had(number), _seconds(self._needs.longest)
-        cause = HOPELESS.format(ran=_seconds(ran), most=most)
+        ran = self._needs.had(number)
+        cause = f"it ran {ran:.0f} s and was cut off at the end of its job: {self._hopeless()}"
         future: Future[Answer] = Future()
         self._collector.add(future)
         future.set_result(Answer([Outcome(number, attempt, str(Fate.timeout), cause)], {}))
         return future
 
-
-def _seconds(seconds: float | None) -> str:
-    return "?" if seconds is None else f"{seconds:.0f} s"
+    def _hopeless(self) -> str:
+        longest = self._needs.longest
+        return HOPELESS.format(most="?" if longest is None else f"{longest:.0f} s")

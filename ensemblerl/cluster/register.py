@@ -7,8 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from ensemblerl.store.running import lives, process
-from ensemblerl.store.segments import host_name
+from ensemblerl.store.running import gone, process
 
 
 class Register:
@@ -64,9 +63,7 @@ class Register:
         for path in sorted(self._directory.glob("jobs-*.json")):
             try:
                 about = json.loads(path.read_text())
-                here = about["host"] == host_name()
-                gone = not lives(about) if here else self._alone
-                if path != self._path and gone:
+                if path != self._path and gone(about, alone=self._alone):
                     ids.update(about["jobs"])
                     titles += about.get("sent", [])
                     read.append(path)

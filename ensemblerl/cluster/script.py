@@ -19,6 +19,9 @@ from typing import Any
 from ensemblerl.cluster.arguments import HOLDER, plain
 from ensemblerl.cluster.settings import Settings, configured
 
+OUTSIDE = "ensemblerl-jobs"
+"""Directory for job scripts, their output, and keys in the current one: for a campaign without a
+store that nodes could see."""
 LOGS = "logs"
 """Directory of what the queue writes for each job."""
 MIB = 2**20

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from ensemblerl.ledger import FATE_CODE, Ledger
+from ensemblerl.ledger import Ledger
 from ensemblerl.loop.journal import Journal
 from ensemblerl.protocols import Executor
 from ensemblerl.records import Fate, Outcome
@@ -61,15 +60,13 @@ class Beside:
 
 def remembered(ledger: Ledger) -> list[Outcome]:
     """The outcomes of settled members, and those that were lost before them: fates and times."""
-    runtime, codes, attempt = ledger["runtime"], ledger["fate_code"], ledger["attempt"]
-    known = np.flatnonzero(ledger.settled & ~np.isnan(runtime))[-REMEMBERED:].tolist()
-    names = {code: name for name, code in FATE_CODE.items()}
+    known = np.flatnonzero(ledger.settled & (ledger["runtime"] > 0))[-REMEMBERED:]
+    columns = ledger["attempt"][known], ledger.fates(known), ledger["runtime"][known]
+    rows = zip(known.tolist(), *(column.tolist() for column in columns), strict=True)
     lost = [
         outcome
         for i in np.flatnonzero(~ledger.settled).tolist()
         for outcome in ledger.attempts.get(i, ())
-        if outcome.fate == Fate.lost and not math.isnan(outcome.runtime)
+        if outcome.fate == Fate.lost and outcome.runtime > 0
     ]
-    return lost + [
-        Outcome(i, int(attempt[i]), names[int(codes[i])], runtime=float(runtime[i])) for i in known
-    ]
+    return lost + [Outcome(i, attempt, fate, runtime=seconds) for i, attempt, fate, seconds in rows]

@@ -16,15 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensemblerl.cluster.needs import BEST, MARGIN, QUANTILE
 from ensemblerl.events import Held
 from ensemblerl.loop.figures import duration
 from ensemblerl.records import FloatArray
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 """Lengths that are tried, in walltimes of the campaign."""
-QUANTILE, MARGIN, BEST = 0.99, 1.25, 0.9
-"""A member is expected to need this quantile of the run times and a margin; no more than this
-share of a job, or none would ever begin. So workers expect it too."""
 WORTH = 0.01
 """Savings below this share are none."""
 

@@ -204,6 +204,13 @@ def lives(about: dict[str, Any]) -> bool:
     return bool(born(int(about["pid"])) == about["born"])
 
 
+def gone(about: dict[str, Any], *, alone: bool) -> bool:
+    """Whether a `process` of any host has ended; what others run nobody can see from here, but
+    there is none where this one is alone at work.
+    """
+    return not lives(about) if about["host"] == host_name() else alone
+
+
 def own(temporary: Path) -> None:
     """Note that what runs for a store in this directory is to end with this process."""
     (temporary / OWNER).write_text(json.dumps(process()))
@@ -213,7 +220,7 @@ def orphaned(store: Path) -> bool:
     """Whether the store is a temporary one whose driver is gone."""
     try:
         about = json.loads((store.parent / OWNER).read_text())
-        return about["host"] == host_name() and not lives(about)
+        return gone(about, alone=False)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

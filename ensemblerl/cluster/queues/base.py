@@ -83,7 +83,11 @@ class Queue(Protocol):
         """End these jobs; those that ended or are not known are none of its business."""
 
     def left(self, id: str) -> float | None:
-        """Seconds until this job's time is over; None where that is not known."""
+        """Seconds until this job's time is over, by the queue's clock; None where that is not
+        known.
+        """
+        job = self.jobs([id]).get(id)
+        return None if job is None else job.left
 
 
 def require(*commands: str) -> None:

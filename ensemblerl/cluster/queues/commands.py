@@ -127,12 +127,15 @@ def kept(script: str, directory: Path, name: str) -> Path:
     return path
 
 
-def handed_in(*command: str) -> str:
-    """What a submission printed when the queue took the job; see `Queue.submit` for errors."""
+def handed_in(told: re.Pattern[str], *command: str) -> str:
+    """Submit a job; its id, the first group of what is told. See `Queue.submit` for errors."""
     require(command[0])
     said = ask(*command, environment=for_jobs())
     if said.code == 0:
-        return said.out
+        found = told.search(said.out)
+        if found is None:
+            raise QueueSilent(f"{command[0]} told no job id, but {said.out.strip()[:200]!r}")
+        return found[1]
     if said.code < 0:
         raise QueueSilent(f"{command[0]} was killed by signal {-said.code}")
     if SILENCE.search(said.complaint):

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from ensemblerl.cluster.queues.base import Queued, QueueSilent, by_name
+from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, by_name
 from ensemblerl.cluster.queues.commands import (
     SILENCE,
     ask,
@@ -26,6 +26,7 @@ from ensemblerl.cluster.queues.commands import (
 from ensemblerl.cluster.queues.qstat import Attributes, blocks, job_of
 
 ANSWERS = re.compile("unknown job|has finished|do not exist|nonexistent job", re.IGNORECASE)
+TOLD = re.compile(r"^\s*(\d+(?:\.\S+)?)\s*$", re.MULTILINE)
 HARMLESS = re.compile(ANSWERS.pattern + "|invalid for state of job", re.IGNORECASE)
 IN_DIRECTORY = re.compile(r"^#PBS -e (\S+/)\n#PBS -o \1$", re.MULTILINE)
 """With what dask-jobqueue says where logs go. Slurm's wrapper does not read the second, and fails a
@@ -34,7 +35,7 @@ NOT_FOUND = 153
 """Exit code of qstat for jobs that are not there; Slurm's wrapper says nothing besides."""
 
 
-class Pbs:
+class Pbs(Queue):
     """The queue of a PBS or Torque machine.
 
     Where the server keeps a history (PBS Professional with ``job_history_enable``), jobs that ended
@@ -75,21 +76,12 @@ class Pbs:
         log, output = path.with_suffix(".log"), list[str]()
         if place is not None or not says_output(script, "#PBS"):
             output = ["-j", "oe", "-o", str(log) if place is None else place[1] + log.name]
-        said = handed_in("qsub", "-N", name, *output, str(path))
-        found = re.search(r"^\d+(?:\.\S+)?$", said.strip(), re.MULTILINE)
-        if found is None:
-            raise QueueSilent(f"qsub told no job id, but {said.strip()[:200]!r}")
-        return found[0]
+        return handed_in(TOLD, "qsub", "-N", name, *output, str(path))
 
     def cancel(self, ids: Collection[str]) -> None:
         """See `Queue`."""
         if ids:
             check_cancelled("qdel", ask("qdel", *sorted(ids)), HARMLESS)
-
-    def left(self, id: str) -> float | None:
-        """See `Queue`."""
-        job = self.jobs([id]).get(id)
-        return None if job is None else job.left
 
     def _asked(self, *options: str) -> dict[str, Attributes]:
         """Attributes of jobs by the number of the job."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ensemblerl.cluster.queues.base import Queued, QueueSilent, by_name, seconds
+from ensemblerl.cluster.queues.base import Queue, Queued, QueueSilent, by_name, seconds
 from ensemblerl.cluster.queues.commands import (
     ask,
     check_cancelled,
@@ -63,10 +63,12 @@ REASONS = {
 }
 """How a job in COMPLETING ended, as far as its reason tells; the state comes when it is over."""
 NOW = re.compile(r"^last_update_time=(\d+)", re.MULTILINE)
+TOLD = re.compile(r"^(\d+)(?:;\S*)?$", re.MULTILINE)
+"""Id of a job that was taken, and maybe the cluster that took it."""
 HARMLESS = re.compile("invalid job id|already (completing|completed)|job/step already", re.I)
 
 
-class Slurm:
+class Slurm(Queue):
     """The queue of a Slurm machine.
 
     A job that ended is listed for the site's ``MinJobAge`` (300 s unless set), then nobody knows
@@ -93,21 +95,12 @@ class Slurm:
         # a job that was put back goes on in the same file
         output = [] if says_output(script, "#SBATCH") else ["--open-mode=append", f"--output={log}"]
         # once more here: a second name further down in the script would count
-        said = handed_in("sbatch", "--parsable", f"--job-name={name}", *output, str(path))
-        found = re.search(r"^(\d+)(?:;\S*)?$", said, re.MULTILINE)
-        if found is None:
-            raise QueueSilent(f"sbatch told no job id, but {said.strip()[:200]!r}")
-        return found[1]
+        return handed_in(TOLD, "sbatch", "--parsable", f"--job-name={name}", *output, str(path))
 
     def cancel(self, ids: Collection[str]) -> None:
         """See `Queue`."""
         if ids:
             check_cancelled("scancel", ask("scancel", *sorted(ids)), HARMLESS)
-
-    def left(self, id: str) -> float | None:
-        """See `Queue`; right on a machine whose clock is wrong as well."""
-        job = self.jobs([id]).get(id)
-        return None if job is None else job.left
 
     def _all(self) -> Iterator[Queued]:
         # -v tells the controller's time; -u asks it for this user's jobs only
