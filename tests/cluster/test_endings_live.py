@@ -122,13 +122,13 @@ def test_ctrl_c_while_all_jobs_wait_ends_at_once(rig, drivers, slurm):
 def test_after_sigterm_running_members_go_on_and_are_adopted(rig, drivers, slurm):
     for node in ("n2", "n3"):  # a second job has to wait
         slurm.scontrol("update", f"nodename={node}", "state=drain", "reason=test")
-    given = {"n": 4, "seconds": (9.0, 10.0), "cluster": {**NODE, "n_jobs": 2}}
+    given = {"n": 3, "seconds": (18.0, 19.0), "cluster": {**NODE, "n_jobs": 2}}
     driver = drivers(rig, **given)
     driver.busy()
     running = rig.running()
     (waiting,) = (job.id for job in slurm.squeue() if job.state == "PENDING")
     driver.send(signal.SIGTERM)
-    status, _ = driver.ended(20)
+    status, _ = driver.ended(12)  # well before the members
     assert status == 128 + signal.SIGTERM
     cancelled_waiting(slurm, waiting)
     assert rig.running() == running
@@ -136,7 +136,7 @@ def test_after_sigterm_running_members_go_on_and_are_adopted(rig, drivers, slurm
         slurm.scontrol("update", f"nodename={node}", "state=resume")
     told = fault_driver.report(rig, drivers(rig, **given).process, 90)
     assert told["adopted"] == sorted([number, attempt] for number, attempt, _ in running)
-    assert fates(rig) == ["ok"] * 4
+    assert fates(rig) == ["ok"] * 3
     assert set(rig.starts().values()) == {1}
     assert rig.left() == 0
 
