@@ -950,6 +950,26 @@ class TestClose:
         # the cluster's own close ends nothing of it
         assert {job.job_id for job in rig.cluster.workers.values()} <= {"102"}
 
+    def test_what_began_since_the_last_look_runs_too(self, make):
+        rig = make(2)
+        rig.turn()
+        rig.run("100")
+        rig.reconciler.close(leave=True)
+        assert [job.id for job in rig.living] == ["100"]
+        assert rig.queue.jobs_["101"].end == "cancelled"
+        assert {job.job_id for job in rig.cluster.workers.values()} <= {"101"}
+
+    def test_what_runs_is_left_running_by_a_queue_that_does_not_say_so(self, make, monkeypatch):
+        monkeypatch.setattr(ending, "PAUSE", 0.01)
+        monkeypatch.setattr(ending, "CLOSING", 0.05)
+        rig = make(2)
+        rig.turn()
+        rig.run("100")
+        rig.queue.down = True
+        rig.reconciler.close(leave=True)
+        assert [job.id for job in rig.living] == ["100", "101"]
+        assert not {job.job_id for job in rig.cluster.workers.values()} & {"100", "101"}
+
     def test_without_jobs_the_queue_is_not_bothered(self, make):
         rig = make()
         rig.reconciler.close()

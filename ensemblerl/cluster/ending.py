@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Collection
 
-from ensemblerl.cluster.jobs import Job
+from ensemblerl.cluster.jobs import RUNS, Job
 from ensemblerl.cluster.queues.base import Queue, QueueSilent, Refused
 from ensemblerl.cluster.register import Register
 
@@ -59,6 +59,18 @@ class Ending:
             self._register.remove(*(ids.keys() - living.keys()), *titles)
             self.inherited, self.sought = set(living), set()
             self.cancel([job.id for job in mine if job.state == "pending"])
+
+    def begun(self, jobs: Collection[Job]) -> set[str]:
+        """Names of those that run, also since the last look; of a queue that is silent all that it
+        was given, for nobody knows.
+        """
+        ids = {job.id: job.name for job in jobs if job.id and job.state not in (*RUNS, "over")}
+        try:
+            told = self._queue.jobs(list(ids)) if ids else {}
+            since = {name for i, name in ids.items() if i in told and told[i].state == "running"}
+        except QueueSilent:
+            since = set(ids.values())
+        return since | {job.name for job in jobs if job.state in RUNS}
 
     def look(self, living: Collection[str]) -> None:
         """Take note of which of them the queue still has."""

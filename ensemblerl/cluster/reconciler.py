@@ -15,7 +15,6 @@ from ensemblerl.cluster.failing import death_in, failure, log_of
 from ensemblerl.cluster.jobqueue import JobQueue
 from ensemblerl.cluster.jobs import (
     AHEAD,
-    RUNS,
     Backoff,
     Job,
     Policy,
@@ -380,9 +379,10 @@ class Reconciler(threading.Thread):
             jobs = self.jobs()
             if leave:
                 self._ending.inherited.clear()
-                for job in (job for job in jobs if job.state in RUNS):
-                    self._jobqueue.drop(job.name)
-                jobs = [job for job in jobs if job.state not in RUNS]
+                stay = self._ending.begun(jobs)
+                for name in stay:
+                    self._jobqueue.drop(name)
+                jobs = [job for job in jobs if job.name not in stay]
             ids = {job.id for job in jobs if job.id and cancel}
             unsure = [job for job in jobs if not job.id and job.state != "new"]
             titles = {job.title for job in unsure if cancel}
