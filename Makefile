@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0
-EXTRAS := test,sim,plot,docs,dev
+EXTRAS := test,sim,peers,plot,docs,dev
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
 

@@ -224,6 +224,7 @@ class Demands:
         four times as many effective members a step
     prior_share : share of the draws that come from the prior
     wide_share : share that comes from the policy widened
+    picked_share : share of the points that critics may pick; these have no density
     frozen : draw, but learn no more
     ranked : R is the rank of the reward in (0, 1), not the reward itself
 
@@ -239,8 +240,11 @@ class Demands:
     wide_share: float = 0.0
     frozen: bool = False
     ranked: bool = False
+    picked_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.picked_share <= 1.0:
+            raise ValueError(f"picked_share: wanted a share in [0, 1], got {self.picked_share!r}")
         if not 0.0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature: wanted a number >= 0, got {self.temperature!r}")
         if not (self.prior_share >= 0 and self.wide_share >= 0) or not (

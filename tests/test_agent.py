@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ensemblerl as erl
+from ensemblerl.agents.learners.guided import Guided
 from ensemblerl.agents.learners.mpo import MPO
 from ensemblerl.agents.learners.policy_gradient import PolicyGradient
 from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
@@ -292,8 +293,10 @@ class TestCampaigns:
         store = DirectoryStore.resume(undisturbed)
         make = MixturePolicy if kind is MaxEnt else tokens
         try:
-            for v in np.unique(version):
-                rows = version == v
+            drawn = np.isfinite(log_prob)
+            assert 10 < drawn.sum() < len(drawn)
+            for v in np.unique(version[drawn]):
+                rows = (version == v) & drawn
                 serving = rebuilt(store.snapshot(int(v)), SPACE.cube, make)
                 np.testing.assert_allclose(
                     serving.log_prob(unit[rows]), log_prob[rows], rtol=1e-12, atol=1e-12
@@ -301,7 +304,7 @@ class TestCampaigns:
         finally:
             store.close()
         assert len(np.unique(version)) > 5
-        assert np.abs(log_prob).max() > 0.1
+        assert np.nanmax(np.abs(log_prob)) > 0.1
 
     def test_twice_the_same_is_the_same(self, undisturbed, tmp_path, kind):
         campaign(tmp_path / "s", kind(SPACE.cube)).run()
@@ -360,9 +363,11 @@ class TestCampaigns:
         unit, log_prob, version = launched(tmp_path / "s")
         assert version[40] > had[-1]
         store = DirectoryStore.resume(tmp_path / "s")
-        serving = rebuilt(store.snapshot(int(version[-1])), SPACE.cube)
+        newest = version[np.isfinite(log_prob)][-1]
+        assert newest > had[-1]
+        serving = rebuilt(store.snapshot(int(newest)), SPACE.cube)
         store.close()
-        rows = version == version[-1]
+        rows = (version == newest) & np.isfinite(log_prob)
         np.testing.assert_allclose(serving.log_prob(unit[rows]), log_prob[rows], atol=1e-12)
 
     def test_it_is_the_default(self, tmp_path):
@@ -392,8 +397,8 @@ class TestLearning:
         campaign(tmp_path / "s", n_members=150).run()
         value = erl.open(tmp_path / "s").value.values
         early, late = value[:30], value[-30:]
-        error = np.hypot(np.nanstd(early), np.nanstd(late)) / np.sqrt(30)
-        assert np.nanmean(late) < np.nanmean(early) - 3 * error
+        better = float(np.nanmean(late < np.nanmedian(early)))
+        assert better > 0.5 + 3 * np.sqrt(0.25 / 30)
 
     def test_it_avoids_where_members_fail(self, tmp_path):
         space = erl.Space(x=erl.Real(0.0, 1.0), y=erl.Real(0.0, 1.0))
@@ -551,9 +556,12 @@ class TestArguments:
             MaxEnt(cube, policy=MixturePolicy(plain))
 
     def test_defaults_go_with_the_policy(self):
-        assert isinstance(MaxEnt(real_cube(2)).learner, MPO)
+        assert isinstance(MaxEnt(real_cube(2)).learner, Guided)
+        assert isinstance(MaxEnt(real_cube(2)).learner.learner, MPO)
+        assert isinstance(MaxEnt(real_cube(2), critics=False).learner, MPO)
         assert isinstance(MaxEnt(real_cube(2)).policy, MixturePolicy)
-        assert isinstance(MaxEnt(real_cube(2), policy=TokenPolicy).learner, TrajectoryBalance)
+        tokens = MaxEnt(real_cube(2), policy=TokenPolicy)
+        assert isinstance(tokens.learner.learner, TrajectoryBalance)
 
     def test_it_says_what_it_is(self):
         agent = MaxEnt(real_cube(2), every=7, name="me")

@@ -22,6 +22,9 @@ def test_there_are_benchmarks():
         "lag",
         "ask_cost",
         "programs",
+        "sample_efficiency",
+        "mixed_spaces",
+        "robustness",
     }
 
 

@@ -89,7 +89,7 @@ def test_core_dependencies_are_the_agreed_ones() -> None:
 
 def test_extras_are_there_and_repeat_no_core_dependency() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"test", "sim", "peers", "plot", "docs", "dev"}
+    assert set(extras) == {"test", "sim", "peers", "plot", "docs", "dev", "cma", "optuna"}
     core = names(PROJECT["dependencies"])
     for extra, requirements in extras.items():
         assert not names(requirements) & core, extra

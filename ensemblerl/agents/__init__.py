@@ -6,9 +6,11 @@ need no torch: an agent loads it for the first lesson of a learner that follows 
 * policies: `MixturePolicy` (normal components times categorical factors, for hundreds of members),
   `TokenPolicy` (an autoregressive network over digits and categories, for thousands)
 * learners: `MPO` for mixtures; `TrajectoryBalance`, `VTrace`, `PolicyGradient` for tokens
+* critics: `Guided`, a learner whose policy also improves on what critics imagine
 * `Replay`: what is known, by member number, drawn by priority
 """
 
+from ensemblerl.agents.learners.guided import Guided
 from ensemblerl.agents.learners.mpo import MPO
 from ensemblerl.agents.learners.policy_gradient import PolicyGradient
 from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
@@ -20,6 +22,7 @@ from ensemblerl.agents.replay import Replay
 
 __all__ = [
     "MPO",
+    "Guided",
     "MaxEnt",
     "MixturePolicy",
     "PolicyGradient",

@@ -65,7 +65,8 @@ class Background:
 
     def begin(self, last: Snapshot | None) -> None:
         """Publish the policy as it is, under a number of its own, and start the process."""
-        now = {"demands": vars(self.core.demands), "key": self.core.key}
+        core = self.core
+        now = {"demands": vars(core.demands), "key": core.key, "tray": core.told_tray()}
         self.core.resume({**self._progress, **now})
         self.core.heed(self.core.demands)
         version = self.core.version if last is None else last.version + 1
@@ -77,6 +78,7 @@ class Background:
         self._start()
 
     def _serve(self, snapshot: Snapshot) -> None:
+        self.core.take_tray(self._progress["tray"], newer=True)
         policy = self.core.policy.with_weights(snapshot.weights)
         self.version, self.serving = snapshot.version, Defended(policy, *shares_of(snapshot))
 
@@ -176,7 +178,8 @@ class Background:
 
     def state_dict(self) -> State:
         """What the last version was learnt with, and all rows."""
-        return {"core": self._progress, "memory": self.core.memory.state_dict()}
+        core = {**self._progress, "tray": self.core.told_tray()}
+        return {"core": core, "memory": self.core.memory.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Take them up, before the process starts."""

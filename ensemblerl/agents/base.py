@@ -103,8 +103,29 @@ class Memory(Protocol):
     def reprioritise(self, number: IntArray, priority: FloatArray) -> None:
         """(n,) numbers, (n,) >= 0 new priorities."""
 
+    def waiting(self) -> Rows:
+        """(p,) members on their way, as they were launched."""
+
     def utility(self, rows: Rows, demands: Demands) -> FloatArray:
         """(n,) the R of the formula: the reward, or its rank among all where ``demands.ranked``."""
+
+
+@dataclass(frozen=True)
+class Tray:
+    """Points that critics picked for the asks until the next lesson. They have no density.
+
+    Parameters
+    ----------
+    unit : (m, ndim)
+    notes : name -> (m,): who picked each (``critic``), and what every critic foretold of it
+        (``<critic>_mean``, ``<critic>_sd``, in units of the reward)
+    """
+
+    unit: FloatArray
+    notes: dict[str, AnyArray]
+
+    def __len__(self) -> int:
+        return len(self.unit)
 
 
 class Lesson(NamedTuple):
@@ -116,7 +137,10 @@ class Lesson(NamedTuple):
 
 @runtime_checkable
 class Learner(Protocol):
-    """Improves a policy from what is known; its state is what its next step needs."""
+    """Improves a policy from what is known; its state is what its next step needs.
+
+    One with critics also has a ``tray``, see `Tray`: points picked in its last lesson, or None.
+    """
 
     name: str
 

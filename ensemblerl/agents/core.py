@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.agents.base import Learner, Policy
+from ensemblerl.agents.base import Learner, Policy, Tray
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.replay import Replay
 from ensemblerl.agents.snapshots import cube_meta
@@ -42,6 +42,8 @@ class Core:
         self.version, self.key, self._taught = 0, -1, 0
         self.demands = Demands(prior_share=0.1, ranked=True)
         self._served = self._shares
+        self.tray: Tray | None = None
+        self.picked, self._picking = 0, 0
         self.snapshots: deque[Snapshot] = deque([self.snapshot()])
         self.rows: deque[dict[str, Any]] = deque()
         self._arrived: list[int] = []
@@ -75,7 +77,20 @@ class Core:
         """Add to what is known; gives the number of newly settled ones."""
         if self.key < 0 and len(members):
             self.key = int(members.seed[np.argmin(members.number)])
+        self._spend(members)
         return self.memory.add(members, results)
+
+    @property
+    def left(self) -> int:
+        """Points on the tray that nobody has taken."""
+        return 0 if self.tray is None else len(self.tray) - self.picked
+
+    def _spend(self, members: Members) -> None:
+        """What was launched is off the tray, also where a replay tells of it."""
+        if self.left and "pick" in members.notes:
+            own = members.notes["pick"][members.notes["version"] >= self._picking]
+            last = int(own.max(initial=-1)) + 1
+            self.picked = min(max(self.picked, last), self.picked + self.left)
 
     @property
     def due(self) -> bool:
@@ -90,6 +105,8 @@ class Core:
         rng = np.random.default_rng([STREAM, max(self.key, 0), self.version])
         self.policy, metrics = self.learner.learn(self.policy, self.memory, self.demands, rng)
         self._publish(self.version + 1)
+        self.tray, self.picked = getattr(self.learner, "tray", None), 0
+        self._picking = self.version
         self.rows.append({**metrics, **self._seen(rng)})
         self._arrived.clear()
 
@@ -135,7 +152,24 @@ class Core:
             "weights": self.policy.weights,
             "learner": self.learner.state_dict(),
             "demands": dict(vars(self.demands)),
+            "tray": self.told_tray(),
         }
+
+    def told_tray(self) -> State:
+        """The tray, and what is off it."""
+        if self.tray is None:
+            return {}
+        notes = {name: np.array(note) for name, note in self.tray.notes.items()}
+        at = {"picked": self.picked, "picking": self._picking}
+        return {"unit": self.tray.unit.copy(), "notes": notes, **at}
+
+    def take_tray(self, state: State, *, newer: bool = False) -> None:
+        """Take it up; a ``newer`` one from another process does not know what was taken here."""
+        picking, picked = int(state.get("picking", 0)), int(state.get("picked", 0))
+        if newer and self.tray is not None and picking == self._picking:
+            picked = max(picked, self.picked)
+        self.tray = Tray(np.array(state["unit"]), dict(state["notes"])) if state else None
+        self.picked, self._picking = picked, picking
 
     def resume(self, state: State) -> None:
         """Take up `progress`; nothing waits to be handed out."""
@@ -146,6 +180,7 @@ class Core:
         self.policy = self.policy.with_weights(state["weights"])
         self.learner.load_state_dict(state["learner"])
         self.demands = Demands(**state["demands"])
+        self.take_tray(state.get("tray", {}))
         self.snapshots.clear()
         self.rows.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from ensemblerl.agents.base import Learner, Policy
 from ensemblerl.agents.core import Core
 from ensemblerl.agents.inline import Inline
 from ensemblerl.agents.learners.gradient import GradientLearner
+from ensemblerl.agents.learners.guided import Guided
 from ensemblerl.agents.learners.minibatch import Differentiable
 from ensemblerl.agents.learners.mpo import MPO, Fitted
 from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.policies.mixture import MixturePolicy
 from ensemblerl.agents.replay import Replay
+from ensemblerl.ledger import missing
 from ensemblerl.protocols import Metrics, State
 from ensemblerl.records import (
     AnyArray,
@@ -52,11 +55,15 @@ class MaxEnt:
     ----------
     cube : where it draws
     policy : a policy on this cube, or a callable of the cube; `MixturePolicy` when None
-    learner : when None `MPO` for a policy with a closed M-step, else `TrajectoryBalance`
+    learner : from results; when None `MPO` for a policy with a closed M-step, else
+        `TrajectoryBalance`
+    critics : whether a committee of critics guides it, see `Guided`
     learning : "inline": in ``tell``, deterministic; "background": in a process of its own that
         never blocks; None: inline where members run in the driver's own thread or in virtual
         time, else in the background
     learning_share : of one core that learning in the background may use
+    picked : share of the points that critics may pick, which then have no density; None: as the
+        goal demands. 0: every point is drawn from the policy
     every : results between two lessons at first
     name : its name in ``proposer``
 
@@ -83,8 +90,10 @@ class MaxEnt:
         *,
         policy: Policy | Callable[[Cube], Policy] | None = None,
         learner: Learner | None = None,
+        critics: bool = True,
         learning: str | None = None,
         learning_share: float = 0.5,
+        picked: float | None = None,
         every: int = 4,
         name: str = "agent",
     ) -> None:
@@ -97,10 +106,15 @@ class MaxEnt:
             raise ValueError(f"learning_share: wanted a share in (0, 1], got {learning_share!r}")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every: wanted a whole number >= 1, got {every!r}")
+        share = isinstance(picked, int | float) and not isinstance(picked, bool)
+        if picked is not None and not (share and 0 <= picked <= 1):
+            raise ValueError(f"picked: wanted a share in [0, 1] or None, got {picked!r}")
         self.cube, self.name, self.learning = cube, name, learning
+        self.picked = picked
         self.learning_share, self.every = learning_share, every
         self.policy = _policy(policy, cube)
-        self.learner = _learner(learner, self.policy)
+        own = _learner(learner, self.policy)
+        self.learner = Guided(own) if critics and not isinstance(own, Guided) else own
         self._mind: Inline | Background | None = None
 
     # ---- asking
@@ -116,9 +130,30 @@ class MaxEnt:
             when the known constraint turns down 100,000 draws in a row
         """
         mind = self._at_work()
-        serving, version = mind.serving, mind.version
+        rows = self._picks(mind.core, n, rng)
+        if mind.core.tray is None:
+            return self._drawn(mind, n, context, rng)
+        drawn = self._drawn(mind, n - len(rows), context, rng)
+        return with_picks(drawn, mind.core, rows, mind.version)
+
+    def _picks(self, core: Core, n: int, rng: np.random.Generator) -> IntArray:
+        """Which of n points are to come from the tray."""
+        share = core.demands.picked_share if core.left else 0.0
+        return (
+            np.flatnonzero(rng.random(n) < share)[: core.left] if share > 0 else np.array([], int)
+        )
+
+    def _drawn(
+        self,
+        mind: Inline | Background,
+        n: int,
+        context: Mapping[str, Any] | None,
+        rng: np.random.Generator,
+    ) -> Proposals:
+        """(n, ndim) draws from the policy."""
+        serving = mind.serving
         unit, rejected = self._feasible(serving, n, context, rng)
-        notes: dict[str, AnyArray] = {"version": np.full(n, version, dtype=np.int64)}
+        notes: dict[str, AnyArray] = {"version": np.full(n, mind.version, dtype=np.int64)}
         if serving.n_steps > 1:
             steps = serving.steps(unit, context)
             notes |= {"log_prob": steps.sum(axis=1), "log_prob_steps": steps}
@@ -154,6 +189,12 @@ class MaxEnt:
                 "space whose feasible part can be hit: tighten bounds or drop the constraint"
             )
 
+    @property
+    def density_share(self) -> float:
+        """Share of the points that have a density, of those asked for next."""
+        core = self._at_work().core
+        return 1.0 - core.demands.picked_share if core.left else 1.0
+
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log density of what it draws from now."""
         return self._at_work().serving.log_prob(unit)
@@ -162,7 +203,11 @@ class MaxEnt:
 
     def heed(self, demands: Demands) -> None:
         """What the goal asks now."""
-        self._at_work().heed(demands)
+        self._at_work().heed(self._own(demands))
+
+    def _own(self, demands: Demands) -> Demands:
+        """With the share that was given, where one was."""
+        return demands if self.picked is None else replace(demands, picked_share=self.picked)
 
     def tell(self, members: Members, results: Results) -> Metrics:
         """Add to what is known; inline, learn from it."""
@@ -196,6 +241,7 @@ class MaxEnt:
             memory = Replay(self.policy.n_steps, self.cube.ndim)
             learner = copy.deepcopy(self.learner)
             core = Core(self.policy, learner, memory, every=self.every, share=SHARE)
+            core.demands = self._own(core.demands)
             inline = (self.learning or otherwise) == "inline"
             self._mind = Inline(core) if inline else Background(core, self.learning_share)
         return self._mind
@@ -228,11 +274,34 @@ class MaxEnt:
             "name": self.name,
             "policy": self.policy.describe(),
             "learner": self.learner.describe(),
+            "picked": self.picked,
             "every": self.every,
         }
 
     def __repr__(self) -> str:
         return f"MaxEnt({self.policy!r}, {type(self.learner).__name__}, name={self.name!r})"
+
+
+def with_picks(drawn: Proposals, core: Core, rows: IntArray, version: int) -> Proposals:
+    """Draws with points from the tray in these rows of the whole; both know who picked nothing."""
+    tray, m, n = core.tray, len(rows), len(drawn) + len(rows)
+    assert tray is not None
+    taken = np.arange(core.picked, core.picked + m)
+    core.picked += m
+    others = np.setdiff1d(np.arange(n), rows)
+    unit = np.empty((n, drawn.unit.shape[1]))
+    unit[others], unit[rows] = drawn.unit, tray.unit[taken]
+    notes: dict[str, AnyArray] = {"version": np.full(n, version, dtype=np.int64)}
+    notes["pick"] = np.full(n, -1, dtype=np.int64)
+    notes["pick"][rows] = taken
+    for name, note in drawn.notes.items():
+        if name != "version":
+            notes[name] = np.full((n, *note.shape[1:]), missing(note.dtype), dtype=note.dtype)
+            notes[name][others] = note
+    for name, note in tray.notes.items():
+        notes[name] = np.full(n, missing(note.dtype), dtype=note.dtype)
+        notes[name][rows] = note[taken]
+    return Proposals(unit, notes)
 
 
 def _policy(given: Policy | Callable[[Cube], Policy] | None, cube: Cube) -> Policy:
@@ -254,14 +323,15 @@ def _learner(given: Learner | None, policy: Policy) -> Learner:
     learner = usual() if given is None else given
     if isinstance(learner, type) or not isinstance(learner, Learner):
         raise TypeError(f"learner: wanted a learner such as MPO(), got {given!r}")
-    if isinstance(learner, MPO) and not isinstance(policy, Fitted):
+    bare = learner.learner if isinstance(learner, Guided) else learner
+    if isinstance(bare, MPO) and not isinstance(policy, Fitted):
         raise TypeError(
             f"learner: MPO wants a policy with a closed M-step such as MixturePolicy, got "
             f"{type(policy).__name__}; TrajectoryBalance() learns that one"
         )
-    if isinstance(learner, GradientLearner) and not isinstance(policy, Differentiable):
+    if isinstance(bare, GradientLearner) and not isinstance(policy, Differentiable):
         raise TypeError(
-            f"learner: {type(learner).__name__} follows a gradient and wants a policy that has one "
+            f"learner: {type(bare).__name__} follows a gradient and wants a policy that has one "
             f"such as TokenPolicy, got {type(policy).__name__}; MPO() learns that one"
         )
     return learner

@@ -14,6 +14,10 @@ from ensemblerl.records import AnyArray, Demands, Fate, FloatArray
 if TYPE_CHECKING:
     import xarray as xr
 
+PICKED = 0.8
+"""Share of the points that critics may pick: the others keep a density, and find what critics do
+not think of."""
+
 
 class Extremum:
     """The best value of one objective.
@@ -75,10 +79,11 @@ class Extremum:
         """Rank utility at a temperature from 0.1 (about the best tenth) down to 0.
 
         It falls with the square of the share of members not launched yet; a tenth of the draws is
-        the prior's.
+        the prior's. Critics may pick four fifths of the points.
         """
         left = max(0.0, 1.0 - len(ledger) / max(n_members, 1))
-        return Demands(temperature=0.1 * left**2, prior_share=0.1, ranked=True)
+        temperature = 0.1 * left**2
+        return Demands(temperature, prior_share=0.1, ranked=True, picked_share=PICKED)
 
     def estimate(self, ledger: Ledger) -> xr.Dataset:
         """The best member of all settled, and how the best came about.

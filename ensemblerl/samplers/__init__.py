@@ -6,16 +6,28 @@ All are built on ``space.cube``, one algorithm a file:
 * `Listed`: points of one's own, ``Listed.of(space, rows)`` from dicts, tables and CSV files
 * `Chain`: one sampler after the other
 * `Portfolio`: several at once, by shares, with the density of their mixture
+* `Cma`, `FromOptuna`: guests, from the packages `cma` and `optuna`
 """
 
 from ensemblerl.samplers.chain import Chain
+from ensemblerl.samplers.cma import Cma
+from ensemblerl.samplers.from_optuna import FromOptuna
 from ensemblerl.samplers.latin_hypercube import LatinHypercube
 from ensemblerl.samplers.listed import Listed
 from ensemblerl.samplers.portfolio import Portfolio
 from ensemblerl.samplers.sobol import Sobol
 from ensemblerl.samplers.uniform import Uniform
 
-__all__ = ["Chain", "LatinHypercube", "Listed", "Portfolio", "Sobol", "Uniform"]
+__all__ = [
+    "Chain",
+    "Cma",
+    "FromOptuna",
+    "LatinHypercube",
+    "Listed",
+    "Portfolio",
+    "Sobol",
+    "Uniform",
+]
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,1 @@
+"""Critics: what foretells rewards, so that a policy improves between results."""

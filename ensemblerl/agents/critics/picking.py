@@ -1,0 +1,128 @@
+"""Points that critics pick: the best they can think of, one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensemblerl.agents.base import Policy, Tray
+from ensemblerl.agents.critics.committee import NAMES, Critics
+from ensemblerl.agents.critics.features import ordered, shut
+from ensemblerl.agents.critics.gaussian_process import GaussianProcess
+from ensemblerl.records import BoolArray, Cube, FloatArray
+
+CANDIDATES = 128
+"""Of each kind, that the Gaussian process chooses from."""
+SCALES = (0.2, 0.05, 0.01, 0.002)
+"""Steps away from good members, in units of the cube."""
+PARENTS = 5
+"""Good members."""
+FLIP = 0.2
+"""Chance of another value of a coordinate without order, and at a step."""
+FAILURES = 200
+"""Newest members that failed, which the Gaussian process is told of."""
+BY_GP = 8
+"""Points at most that the Gaussian process picks at a lesson, for each is a search of its own."""
+TRIES = 4
+"""Times as many maxima of the quadratic, for those that may fail or are known to be infeasible."""
+
+
+def picked(
+    critics: Critics,
+    weights: dict[str, float],
+    policy: Policy,
+    waiting: FloatArray,
+    n: int,
+    rng: np.random.Generator,
+) -> Tray:
+    """At most n points, by critics drawn by their weights.
+
+    Parameters
+    ----------
+    critics, weights : those that have a weight pick
+    policy : some candidates are its draws
+    waiting : (p, ndim) points on their way
+    n : how many
+    rng : of candidates, critics and draws from posteriors
+    """
+    cube = policy.cube
+    names = sorted(weights)
+    order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype("U9")
+    late = np.flatnonzero(order == "gp")[BY_GP:]
+    order[late] = "quadratic" if "quadratic" in names else ""
+    by = {
+        "quadratic": lambda k: by_quadratic(critics, k, rng),
+        "gp": lambda k: by_gp(critics, policy, waiting, k, rng),
+    }
+    unit, keep = np.empty((n, cube.ndim)), np.zeros(n, dtype=np.bool_)
+    for name in names:
+        rows = np.flatnonzero(order == name)
+        found = by[name](len(rows)) if len(rows) else np.zeros((0, cube.ndim))
+        unit[rows[: len(found)]], keep[rows[: len(found)]] = found, True
+    keep &= _fresh(unit, keep, np.concatenate([waiting, critics.feasibility.unit]))
+    return Tray(unit[keep], {"critic": order[keep], **foretold(critics, unit[keep])})
+
+
+def _fresh(unit: FloatArray, keep: BoolArray, known: FloatArray) -> BoolArray:
+    """(n,) whether this point is neither known nor on the tray already, bit for bit."""
+    seen = {row.tobytes() for row in known}
+    out = np.zeros(len(unit), dtype=np.bool_)
+    for i in np.flatnonzero(keep):
+        out[i] = (row := unit[i].tobytes()) not in seen
+        seen.add(row)
+    return out
+
+
+def foretold(critics: Critics, unit: FloatArray) -> dict[str, FloatArray]:
+    """What every critic foretells of (m, ndim) points: NaN where it is not there."""
+    out = dict[str, FloatArray]()
+    for name in NAMES:
+        critic, nothing = critics[name], np.full(len(unit), np.nan)
+        mean, spread = (nothing, nothing) if critic is None else critic.predict(unit)
+        out |= {f"{name}_mean": mean, f"{name}_sd": spread}
+    return out
+
+
+def by_quadratic(critics: Critics, n: int, rng: np.random.Generator) -> FloatArray:
+    """(m, ndim) maxima of draws from the quadratic, m <= n."""
+    assert critics.quadratic is not None
+    return critics.feasibility.passed(critics.quadratic.maxima(TRIES * n, rng), rng)[:n]
+
+
+def by_gp(
+    critics: Critics, policy: Policy, waiting: FloatArray, n: int, rng: np.random.Generator
+) -> FloatArray:
+    """(m, ndim) points of largest expected improvement, one after the other, m <= n."""
+    gp = critics.gp
+    assert gp is not None
+    top, found = float(gp.y.max()), list[FloatArray]()
+    # what failed is as well known as what is on its way: there is nothing more to learn there
+    gp = gp.believing(np.concatenate([waiting, critics.feasibility.failures[-FAILURES:]]))
+    for _ in range(n):
+        unit = gp.best(candidates(gp, policy, rng), top, critics.feasibility.log_chance)
+        if unit is None:
+            break
+        found.append(unit)
+        gp = gp.believing(unit[None])
+    return np.array(found).reshape(-1, policy.cube.ndim)
+
+
+def candidates(gp: GaussianProcess, policy: Policy, rng: np.random.Generator) -> FloatArray:
+    """(m, ndim) points anywhere, draws of the policy, and steps away from good members."""
+    cube = policy.cube
+    parts = [rng.random((2 * CANDIDATES, cube.ndim)), policy.sample(CANDIDATES, None, rng)]
+    good = gp.members[np.argsort(-gp.y[: len(gp.members)], kind="stable")[:PARENTS]]
+    to = ordered(cube)
+    length = np.exp(gp.theta[:-2])[to] if len(to) else np.ones(0)
+    length = length / np.exp(np.log(length).mean()) if len(to) else length
+    for scale in SCALES:
+        near = good[rng.integers(len(good), size=CANDIDATES)]
+        near[:, to] += scale * length * rng.standard_normal((CANDIDATES, len(to)))
+        parts.append(_flipped(cube, near, rng))
+    return cube.canonical(shut(np.concatenate(parts)))
+
+
+def _flipped(cube: Cube, unit: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Some coordinates without order drawn anew."""
+    flip = rng.random(unit.shape) < FLIP
+    flip[:, ordered(cube)] = False
+    return np.where(flip, rng.random(unit.shape), unit)

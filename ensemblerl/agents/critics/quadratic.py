@@ -1,0 +1,220 @@
+"""A quadratic about the best member: what a search needs once it is near, and no farther.
+
+Linear regression by a Gaussian posterior whose scales maximise the evidence (MacKay 1992,
+doi:10.1162/neco.1992.4.3.415), on the members that are nearest to the best one in the metric of
+the good ones (the local set of model-based trust-region methods, Powell 2006, NEWUOA,
+doi:10.1007/0-387-30065-1_16, and of lq-CMA-ES, Hansen 2019, doi:10.1145/3321707.3321842). A draw
+from the posterior is a quadratic, whose maximum in a ball is found exactly: Thompson sampling, so
+that points asked for at the same time differ as much as the critic is unsure.
+
+Shapes: ``n`` members, ``d`` coordinates that have an order, ``F`` columns of the regression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemblerl.agents.critics.features import categories, ordered, shut
+from ensemblerl.records import Cube, FloatArray, IntArray
+
+NEIGHBOURS = 1.3
+"""Members in the local set, in coefficients of the quadratic."""
+GOOD, LEAST, MOST = 0.3, 2, 6
+"""Members that the metric is of: this share of all, and in coordinates at least and at most."""
+ROUND = 0.1
+"""Of the metric that is the same in all directions."""
+RADII = (0.05, 1.0)
+"""Of the ball, in radii of the local set; each draw has its own, log-uniform in between. So some
+trust the model far and some hardly: what one trust region would have to be adapted to."""
+STARTS = (1e2, 1e8)
+"""Precisions of the noise that the evidence is climbed from: it may have a maximum where noise
+explains all, and one where nothing is noise.
+"""
+STEPS = 20
+"""Of the evidence's fixed point."""
+TINY = 1e-13
+
+
+@dataclass(frozen=True)
+class LocalQuadratic:
+    """The posterior: a quadratic in z = metric (x - centre), and main effects of categories.
+
+    Parameters
+    ----------
+    cube : of the points
+    centre : (ndim,) the best member
+    metric : (d, d)
+    mean : (F,) of the coefficients
+    root : (F, F) of their covariance
+    noise : variance of a result, in squared ``scale``
+    middle, scale : of the rewards in the local set
+    """
+
+    cube: Cube
+    centre: FloatArray
+    metric: FloatArray
+    mean: FloatArray
+    root: FloatArray
+    noise: float
+    middle: float
+    scale: float
+
+    def predict(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n, ndim) -> (n,) means and (n,) standard deviations of the reward."""
+        x = _columns(self.cube, unit, self.centre, self.metric)
+        spread = np.sqrt(((x @ self.root) ** 2).sum(axis=1) + self.noise)
+        return self.middle + self.scale * (x @ self.mean), self.scale * spread
+
+    def maxima(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """(n, ndim) maxima of n draws, each in a ball about the best member."""
+        d, to = len(self.metric), ordered(self.cube)
+        low, high = np.log(RADII)
+        radius = np.sqrt(d) * np.exp(rng.uniform(low, high, size=n))
+        coefficients = self.mean + rng.standard_normal((n, len(self.mean))) @ self.root.T
+        drawn = zip(coefficients, radius, strict=True)
+        steps = np.array([maximum(*gradient_and_hessian(c, d), r) for c, r in drawn])
+        unit = np.tile(self.centre, (n, 1))
+        unit[:, to] += np.linalg.solve(self.metric, steps.T).T
+        return self.cube.canonical(shut(unit))
+
+
+def fit(cube: Cube, unit: FloatArray, reward: FloatArray) -> LocalQuadratic | None:
+    """(n, ndim) points, (n,) finite rewards -> the critic; None where they are too few."""
+    to = ordered(cube)
+    d = len(to)
+    if not d or len(unit) < d + 2:
+        return None
+    best = int(np.argmax(reward))
+    centre = unit[best]
+    metric = metric_of(unit[:, to], reward, centre[to])
+    apart = (((unit[:, to] - centre[to]) @ metric.T) ** 2).sum(axis=1)
+    apart += d * _differing(cube, unit, centre)
+    size = min(len(unit), int(NEIGHBOURS * (d + 1) * (d + 2) / 2) + 1)
+    near = np.argsort(apart, kind="stable")[:size]
+    reach = max(float(apart[near[-1]]), 1e-20)
+    metric = metric * np.sqrt(d / reach)
+    # members at the rim count a tenth of the best one
+    weight = np.maximum(1.0 - 0.9 * (apart[near] / reach) ** 1.5, 0.05)
+    y, range_ = reward[near], float(np.ptp(reward[near])) or 1.0
+    middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
+    if not (np.isfinite(scale) and np.isfinite(middle)):
+        return None
+    scale = scale or 1.0
+    x = _columns(cube, unit[near], centre, metric) * np.sqrt(weight)[:, None]
+    group = np.concatenate([[0], np.ones(d), np.full(x.shape[1] - d - 1, 2)]).astype(np.int64)
+    mean, root, noise = evidence(x, np.sqrt(weight) * (y - middle) / scale, group)
+    # of a result that counts fully
+    noise /= float(weight.mean())
+    return LocalQuadratic(cube, centre, metric, mean, root, noise, middle, scale)
+
+
+def metric_of(x: FloatArray, reward: FloatArray, centre: FloatArray) -> FloatArray:
+    """(n, d), (n,), (d,) -> (d, d) that makes the good ones about the centre a ball."""
+    d = len(centre)
+    size = min(len(x), int(np.clip(GOOD * len(x), LEAST * d, MOST * d)))
+    apart = x[np.argsort(-reward, kind="stable")[:size]] - centre
+    cov = apart.T @ apart / size
+    cov += (ROUND * np.trace(cov) / d + 1e-14) * np.eye(d)
+    values, vectors = np.linalg.eigh(cov)
+    return np.asarray((vectors / np.sqrt(values)).T)
+
+
+def evidence(x: FloatArray, y: FloatArray, group: IntArray) -> tuple[FloatArray, FloatArray, float]:
+    """Regression whose scales maximise the evidence.
+
+    Parameters
+    ----------
+    x : (n, F)
+    y : (n,) about 0, of about unit spread
+    group : (F,) coefficients of a group share the variance of their prior; 0: has none
+
+    Returns
+    -------
+    mean (F,) and root (F, F) of the posterior, variance of the noise
+    """
+    found = [_fixed_point(x, y, group, beta) for beta in STARTS]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _fixed_point(
+    x: FloatArray, y: FloatArray, group: IntArray, beta: float
+) -> tuple[float, tuple[FloatArray, FloatArray, float]]:
+    """Log of the evidence, up to a constant, and what `evidence` gives, from this precision of
+    the noise on.
+    """
+    precision, n = np.where(np.arange(group.max() + 1) == 0, 1e-6, 1.0), len(y)
+    square, cross = x.T @ x, x.T @ y
+    for _ in range(STEPS):
+        prior = precision[group]
+        inverse = beta * square + np.diag(prior)
+        inverse[np.diag_indices(len(prior))] += TINY * np.trace(inverse)
+        cov = np.linalg.inv(inverse)
+        mean = beta * cov @ cross
+        told = 1.0 - prior * np.diag(cov)  # of each coefficient by the data
+        for k in range(1, len(precision)):
+            own = group == k
+            size = float((mean[own] ** 2).sum())
+            precision[k] = np.clip((max(told[own].sum(), 0.0) + 1e-3) / (size + 1e-9), 1e-6, 1e6)
+        left = float(((y - x @ mean) ** 2).sum())
+        used, beta = beta, float(np.clip(max(n - told.sum(), 0.5) / (left + 1e-16), 1e-2, 1e16))
+    values, vectors = np.linalg.eigh(inverse)
+    values = np.maximum(values, TINY * values[-1])
+    # MacKay 1992, equation 2.10, with the scales that this posterior is of
+    size = used * left + float(prior @ mean**2)
+    log = 0.5 * (n * np.log(used) + np.log(prior).sum() - np.log(values).sum() - size)
+    return float(log), (mean, vectors / np.sqrt(values), 1.0 / beta)
+
+
+def gradient_and_hessian(coefficients: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
+    """(F,) -> (d,) and (d, d) of the quadratic at its centre."""
+    hessian = np.diag(coefficients[1 + d : 1 + 2 * d])
+    i, j = np.triu_indices(d, 1)
+    hessian[i, j] = hessian[j, i] = coefficients[1 + 2 * d : 1 + 2 * d + len(i)]
+    return coefficients[1 : 1 + d], hessian
+
+
+def maximum(gradient: FloatArray, hessian: FloatArray, radius: float) -> FloatArray:
+    """(d,) argmax of g'z + z'Hz / 2 over z no longer than radius (Moré and Sorensen 1983,
+    doi:10.1137/0904038, by eigenvalues).
+    """
+    values, vectors = np.linalg.eigh(-hessian)
+    g = vectors.T @ gradient
+    size = max(float(np.abs(values).max()), 1e-300)
+    if values[0] > 1e-12 * size:
+        z = g / values
+        if z @ z <= radius**2:
+            return np.asarray(vectors @ z)
+    low = max(-float(values[0]), 0.0) + 1e-14 * size
+    high = low + float(np.linalg.norm(g)) / radius + 1e-12
+    for _ in range(60):
+        shift = 0.5 * (low + high)
+        z = g / (values + shift)
+        low, high = (shift, high) if z @ z > radius**2 else (low, shift)
+    z = g / (values + high)
+    short = radius**2 - float(z @ z)
+    if values[0] < 0 and short > 0.02 * radius**2:  # the hard case: along the flattest direction
+        z[0] = np.sqrt(short + z[0] ** 2) * (1.0 if g[0] >= 0 else -1.0)
+    return np.asarray(vectors @ z)
+
+
+def _columns(cube: Cube, unit: FloatArray, centre: FloatArray, metric: FloatArray) -> FloatArray:
+    """(n, ndim) -> (n, F): 1, z, z^2 / 2, z_i z_j, one column a category but the centre's."""
+    to = ordered(cube)
+    z = (unit[:, to] - centre[to]) @ metric.T
+    i, j = np.triu_indices(len(to), 1)
+    parts = [np.ones((len(z), 1)), z, 0.5 * z**2, z[:, i] * z[:, j]]
+    at = cube.cells(centre[None])[0]
+    cells = cube.cells(unit)
+    for k in categories(cube):
+        others = np.delete(np.arange(cube.levels[k]), at[k])
+        parts.append((cells[:, [k]] == others).astype(np.float64))
+    return np.concatenate(parts, axis=1)
+
+
+def _differing(cube: Cube, unit: FloatArray, centre: FloatArray) -> FloatArray:
+    """(n,) categorical coordinates in which they are not as the centre is."""
+    to = categories(cube)
+    other = cube.cells(unit)[:, to] != cube.cells(centre[None])[0, to]
+    return np.asarray(other.sum(axis=1), dtype=np.float64)

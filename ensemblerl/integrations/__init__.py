@@ -1,0 +1,1 @@
+"""Parts of EnsembleRL for other people's loops; each module wants the package it is named after."""
