@@ -345,7 +345,7 @@ class TestCampaigns:
 
     def test_other_seeds_are_other_campaigns(self, undisturbed, tmp_path, kind):
         campaign(tmp_path / "s", kind(SPACE.cube), seed=6).run()
-        assert not (launched(tmp_path / "s")[0] == launched(undisturbed)[0]).any()
+        assert not (launched(tmp_path / "s")[0] == launched(undisturbed)[0]).all(axis=1).any()
         names = files(undisturbed).keys() & files(tmp_path / "s").keys()
         last = max(names)
         assert files(undisturbed)[last] != files(tmp_path / "s")[last]
@@ -396,9 +396,9 @@ class TestLearning:
     def test_it_finds_better_points_than_the_prior(self, tmp_path):
         campaign(tmp_path / "s", n_members=150).run()
         value = erl.open(tmp_path / "s").value.values
-        early, late = value[:30], value[-30:]
+        early, late = value[:12], value[-60:]  # critics say nothing yet of the first
         better = float(np.nanmean(late < np.nanmedian(early)))
-        assert better > 0.5 + 3 * np.sqrt(0.25 / 30)
+        assert better > 0.5 + 3 * np.sqrt(0.25 / 60)
 
     def test_it_avoids_where_members_fail(self, tmp_path):
         space = erl.Space(x=erl.Real(0.0, 1.0), y=erl.Real(0.0, 1.0))

@@ -198,7 +198,9 @@ class TestVersions:
         school = schools(learner=Remembering())
         school.learn(3)
         assert school.rows[-1]["lessons"] == len(school.rows)
-        assert school.agent.state_dict()["core"]["learner"] == {"lessons": len(school.rows)}
+        assert school.agent.state_dict()["core"]["learner"]["learner"] == {
+            "lessons": len(school.rows)
+        }
 
     def test_other_shares_come_as_a_version_also_when_nothing_is_learnt(self, schools):
         school = schools()

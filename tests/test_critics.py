@@ -247,7 +247,7 @@ def test_deviations_are_calibrated_where_the_model_is_true():
         x = quadratic._columns(cube, unit, centre, metric)
         y = x @ (0.3 * draw.standard_normal(6)) + 0.2 * draw.standard_normal(160)
         mean, root, noise = evidence(x[:60], y[:60], group)
-        critic = LocalQuadratic(cube, centre, metric, mean, root, noise, 7.0, 3.0)
+        critic = LocalQuadratic(cube, centre, metric, True, mean, root, noise, 7.0, 3.0)
         return critic, unit[60:], 7.0 + 3.0 * y[60:]
 
     found, error = z_scores(drawn, 100)
@@ -1020,7 +1020,7 @@ def test_picked_points_lie_in_the_open_cube_and_are_foretold(name):
     cube, critics = both(name)
     weights = {who: 1.0 / len(critics.there) for who in critics.there}
     tray = picked(critics, weights, BoxPolicy(cube), points(cube, 3, seed=9), 8, rng())
-    assert 1 <= len(tray) <= 8
+    assert (name != "choices") <= len(tray) <= 8
     assert tray.unit.shape == (len(tray), cube.ndim)
     assert ((tray.unit > 0) & (tray.unit < 1)).all()
     if cube.feasible is not None:
@@ -1035,7 +1035,7 @@ def test_picked_points_lie_in_the_open_cube_and_are_foretold(name):
     again = picked(critics, weights, BoxPolicy(cube), points(cube, 3, seed=9), 8, rng())
     assert same(tray, again)
     other = picked(critics, weights, BoxPolicy(cube), points(cube, 3, seed=9), 8, rng(1))
-    assert not same(tray.unit, other.unit)
+    assert name == "choices" or not same(tray.unit, other.unit)
 
 
 def rising(seed):
@@ -1050,12 +1050,14 @@ def rising(seed):
 
 def off_the_canon(who):
     low, high = np.array([0.01, 0.01, 0.5, 0.5]), np.array([0.4, 0.9, 0.79, 0.99])
+    some = 0
     for seed in range(8):
         cube, critics = rising(seed)
         policy = BoxPolicy(cube, {"low": low, "high": high})
         unit = picked(critics, {who: 1.0}, policy, nothing(cube), 6, rng(seed)).unit
-        assert len(unit)
+        some += len(unit)
         yield (unit != cube.canonical(unit)).any()
+    assert some > 0
 
 
 def test_what_the_quadratic_picks_has_inactive_coordinates_in_the_middle():
@@ -1205,3 +1207,41 @@ def test_candidates_are_points_of_the_cube_near_good_members_too():
     good = gp.members[np.argsort(-gp.y)[:5]]
     near = np.sqrt(kernel.squares(unit, good)).min(axis=1)
     assert (near < 0.02).sum() >= 100
+
+
+# ---- lessons stay bounded, and never end a campaign
+
+
+def test_where_there_are_many_coordinates_products_are_left_out():
+    cube = real_cube(40)
+    unit = points(cube, 200)
+    fitted = quadratic.fit(cube, unit, -((unit - 0.4) ** 2).sum(axis=1))
+    assert fitted is not None
+    assert not fitted.crossed
+    assert len(fitted.mean) == 81
+    near = fitted.maxima(50, rng())
+    assert ((near - 0.4) ** 2).mean() < ((unit - 0.4) ** 2).mean()
+    many = Cube(("real", "categorical"), (0, 900), (None, np.linspace(0, 1, 901)))
+    assert quadratic.fit(many, points(many, 200), rng().random(200)) is None
+
+
+def test_rewards_too_far_apart_for_floats_make_no_critic():
+    cube = real_cube(2)
+    unit, reward = points(cube, 30), np.where(np.arange(30) % 2 == 0, 1.7e308, -1.7e308)
+    assert gaussian_process.fit(cube, unit, reward) is None
+    assert quadratic.fit(cube, unit, reward) is None
+
+
+def test_cells_that_are_known_are_not_picked_again():
+    """Sixteen cells of which ten are known: six can be picked, each once."""
+    edges = np.linspace(0.0, 1.0, 5)
+    cube = Cube(("ordinal", "categorical"), (4, 4), (edges, edges))
+    cells = np.stack(np.divmod(np.arange(10), 4), axis=1)
+    unit = (cells + rng().random((10, 2))) / 4
+    rows = rows_of(range(10), unit, -cells.sum(axis=1).astype(float))
+    critics = Committee(cube).learn(rows)
+    tray = picked(critics, {"gp": 1.0}, BoxPolicy(cube), nothing(cube), 16, rng(1))
+    found = cube.cells(tray.unit).tolist()
+    assert found
+    assert all(cell not in cells.tolist() for cell in found)
+    assert len({tuple(cell) for cell in found}) == len(found) <= 6

@@ -113,6 +113,8 @@ class MaxEnt:
         self.picked = picked
         self.learning_share, self.every = learning_share, every
         self.policy = _policy(policy, cube)
+        if isinstance(learner, Guided) and not critics:
+            raise ValueError("critics: wanted True with a Guided learner, got False")
         own = _learner(learner, self.policy)
         self.learner = Guided(own) if critics and not isinstance(own, Guided) else own
         self._mind: Inline | Background | None = None

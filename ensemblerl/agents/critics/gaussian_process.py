@@ -55,13 +55,17 @@ class Bend:
     def back(self, t: FloatArray) -> FloatArray:
         """(n,) -> (n,) rewards."""
         # far from any member there is no limit to how bad a forecast is: e^50 times is enough
-        gap = np.exp(np.minimum(-(t * self.scale + self.middle), np.log(self.soft) + 50.0))
+        most = min(np.log(self.soft) + 50.0, 700.0)
+        gap = np.exp(np.minimum(-(t * self.scale + self.middle), most))
         return np.asarray(self.top + self.soft - gap)
 
 
 def bend(reward: FloatArray) -> Bend | None:
     """(n,) finite rewards -> how to bend them; None where all are alike."""
-    gap = float(reward.max()) - reward
+    with np.errstate(over="ignore"):
+        gap = float(reward.max()) - reward
+    if not np.isfinite(gap).all():
+        return None
     soft = SOFT * float(np.quantile(gap, 0.1)) or SOFT * float(gap[gap > 0].min(initial=np.inf))
     if not 0.0 < soft < np.inf:
         return None

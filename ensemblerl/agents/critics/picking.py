@@ -10,6 +10,7 @@ from ensemblerl.agents.critics.features import ordered, shut
 from ensemblerl.agents.critics.gaussian_process import GaussianProcess
 from ensemblerl.records import BoolArray, Cube, FloatArray
 
+WORD = np.array(NAMES).dtype
 CANDIDATES = 128
 """Of each kind, that the Gaussian process chooses from."""
 SCALES = (0.2, 0.05, 0.01, 0.002)
@@ -18,8 +19,10 @@ PARENTS = 5
 """Good members."""
 FLIP = 0.2
 """Chance of another value of a coordinate without order, and at a step."""
-FAILURES = 200
-"""Newest members that failed, which the Gaussian process is told of."""
+WAITING, FAILURES = 256, 200
+"""Newest members on their way, and newest that failed, which the Gaussian process is told of: with
+all of them a lesson would grow without bound.
+"""
 BY_GP = 8
 """Points at most that the Gaussian process picks at a lesson, for each is a search of its own."""
 TRIES = 4
@@ -46,7 +49,9 @@ def picked(
     """
     cube = policy.cube
     names = sorted(weights)
-    order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype("U9")
+    order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype(
+        np.dtype(f"U{max(map(len, NAMES))}")
+    )
     late = np.flatnonzero(order == "gp")[BY_GP:]
     order[late] = "quadratic" if "quadratic" in names else ""
     by = {
@@ -58,18 +63,41 @@ def picked(
         rows = np.flatnonzero(order == name)
         found = by[name](len(rows)) if len(rows) else np.zeros((0, cube.ndim))
         unit[rows[: len(found)]], keep[rows[: len(found)]] = found, True
-    keep &= _fresh(unit, keep, np.concatenate([waiting, critics.feasibility.unit]))
+    known = Known(cube)
+    known.add(np.concatenate([waiting, critics.feasibility.unit]))
+    for i in np.flatnonzero(keep):
+        keep[i] = known.new(unit[[i]])[0]
+        known.add(unit[[i]])
     return Tray(unit[keep], {"critic": order[keep], **foretold(critics, unit[keep])})
 
 
-def _fresh(unit: FloatArray, keep: BoolArray, known: FloatArray) -> BoolArray:
-    """(n,) whether this point is neither known nor on the tray already, bit for bit."""
-    seen = {row.tobytes() for row in known}
-    out = np.zeros(len(unit), dtype=np.bool_)
-    for i in np.flatnonzero(keep):
-        out[i] = (row := unit[i].tobytes()) not in seen
-        seen.add(row)
-    return out
+class Known:
+    """Points that need not be run again: of discrete coordinates the cell counts.
+
+    Parameters
+    ----------
+    cube : of the points
+
+    Attributes
+    ----------
+    discrete : whether two draws can be the same point at all
+    """
+
+    def __init__(self, cube: Cube) -> None:
+        self.cube, self.discrete = cube, all(edges is not None for edges in cube.edges)
+        self._seen: set[bytes] = set()
+
+    def add(self, unit: FloatArray) -> None:
+        """(n, ndim) points more."""
+        self._seen.update(self._keys(unit))
+
+    def new(self, unit: FloatArray) -> BoolArray:
+        """(n, ndim) -> (n,) whether it is not known yet."""
+        return np.array([key not in self._seen for key in self._keys(unit)], dtype=np.bool_)
+
+    def _keys(self, unit: FloatArray) -> list[bytes]:
+        cells, active = self.cube.cells(unit), self.cube.active(unit)
+        return [row.tobytes() for row in np.where((cells >= 0) & active, cells, unit)]
 
 
 def foretold(critics: Critics, unit: FloatArray) -> dict[str, FloatArray]:
@@ -96,12 +124,21 @@ def by_gp(
     assert gp is not None
     top, found = float(gp.y.max()), list[FloatArray]()
     # what failed is as well known as what is on its way: there is nothing more to learn there
-    gp = gp.believing(np.concatenate([waiting, critics.feasibility.failures[-FAILURES:]]))
+    told = [waiting[-WAITING:], critics.feasibility.failures[-FAILURES:]]
+    gp, known = gp.believing(np.concatenate(told)), Known(policy.cube)
+    known.add(np.concatenate([waiting, critics.feasibility.unit]))
+
+    def chance(unit: FloatArray) -> FloatArray:
+        # among real numbers no candidate is met twice
+        able = critics.feasibility.log_chance(unit)
+        return np.where(known.new(unit), able, -np.inf) if known.discrete else able
+
     for _ in range(n):
-        unit = gp.best(candidates(gp, policy, rng), top, critics.feasibility.log_chance)
+        unit = gp.best(candidates(gp, policy, rng), top, chance)
         if unit is None:
             break
         found.append(unit)
+        known.add(unit[None])
         gp = gp.believing(unit[None])
     return np.array(found).reshape(-1, policy.cube.ndim)
 

@@ -28,6 +28,10 @@ ROUND = 0.1
 RADII = (0.05, 1.0)
 """Of the ball, in radii of the local set; each draw has its own, log-uniform in between. So some
 trust the model far and some hardly: what one trust region would have to be adapted to."""
+COLUMNS = 600
+"""Of the regression at most, for its cost is their cube: where there would be more, products of two
+coordinates are left out; where there still are, the critic is.
+"""
 STARTS = (1e2, 1e8)
 """Precisions of the noise that the evidence is climbed from: it may have a maximum where noise
 explains all, and one where nothing is noise.
@@ -46,6 +50,7 @@ class LocalQuadratic:
     cube : of the points
     centre : (ndim,) the best member
     metric : (d, d)
+    crossed : whether products of two coordinates are among the columns
     mean : (F,) of the coefficients
     root : (F, F) of their covariance
     noise : variance of a result, in squared ``scale``
@@ -55,6 +60,7 @@ class LocalQuadratic:
     cube: Cube
     centre: FloatArray
     metric: FloatArray
+    crossed: bool
     mean: FloatArray
     root: FloatArray
     noise: float
@@ -63,7 +69,7 @@ class LocalQuadratic:
 
     def predict(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n, ndim) -> (n,) means and (n,) standard deviations of the reward."""
-        x = _columns(self.cube, unit, self.centre, self.metric)
+        x = _columns(self.cube, unit, self.centre, self.metric, self.crossed)
         spread = np.sqrt(((x @ self.root) ** 2).sum(axis=1) + self.noise)
         return self.middle + self.scale * (x @ self.mean), self.scale * spread
 
@@ -74,7 +80,7 @@ class LocalQuadratic:
         radius = np.sqrt(d) * np.exp(rng.uniform(low, high, size=n))
         coefficients = self.mean + rng.standard_normal((n, len(self.mean))) @ self.root.T
         drawn = zip(coefficients, radius, strict=True)
-        steps = np.array([maximum(*gradient_and_hessian(c, d), r) for c, r in drawn])
+        steps = np.array([maximum(*gradient_and_hessian(c, d, self.crossed), r) for c, r in drawn])
         unit = np.tile(self.centre, (n, 1))
         unit[:, to] += np.linalg.solve(self.metric, steps.T).T
         return self.cube.canonical(shut(unit))
@@ -84,30 +90,35 @@ def fit(cube: Cube, unit: FloatArray, reward: FloatArray) -> LocalQuadratic | No
     """(n, ndim) points, (n,) finite rewards -> the critic; None where they are too few."""
     to = ordered(cube)
     d = len(to)
-    if not d or len(unit) < d + 2:
+    crossed = _count(cube, True) <= COLUMNS
+    if not d or len(unit) < d + 2 or _count(cube, crossed) > COLUMNS:
         return None
     best = int(np.argmax(reward))
     centre = unit[best]
     metric = metric_of(unit[:, to], reward, centre[to])
     apart = (((unit[:, to] - centre[to]) @ metric.T) ** 2).sum(axis=1)
     apart += d * _differing(cube, unit, centre)
-    size = min(len(unit), int(NEIGHBOURS * (d + 1) * (d + 2) / 2) + 1)
+    size = min(len(unit), int(NEIGHBOURS * _smooth(d, crossed)) + 1)
     near = np.argsort(apart, kind="stable")[:size]
     reach = max(float(apart[near[-1]]), 1e-20)
     metric = metric * np.sqrt(d / reach)
     # members at the rim count a tenth of the best one
     weight = np.maximum(1.0 - 0.9 * (apart[near] / reach) ** 1.5, 0.05)
-    y, range_ = reward[near], float(np.ptp(reward[near])) or 1.0
+    y = reward[near]
+    with np.errstate(over="ignore"):
+        range_ = float(np.ptp(y)) or 1.0
+    if not np.isfinite(range_):
+        return None
     middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
     if not (np.isfinite(scale) and np.isfinite(middle)):
         return None
     scale = scale or 1.0
-    x = _columns(cube, unit[near], centre, metric) * np.sqrt(weight)[:, None]
+    x = _columns(cube, unit[near], centre, metric, crossed) * np.sqrt(weight)[:, None]
     group = np.concatenate([[0], np.ones(d), np.full(x.shape[1] - d - 1, 2)]).astype(np.int64)
     mean, root, noise = evidence(x, np.sqrt(weight) * (y - middle) / scale, group)
     # of a result that counts fully
     noise /= float(weight.mean())
-    return LocalQuadratic(cube, centre, metric, mean, root, noise, middle, scale)
+    return LocalQuadratic(cube, centre, metric, crossed, mean, root, noise, middle, scale)
 
 
 def metric_of(x: FloatArray, reward: FloatArray, centre: FloatArray) -> FloatArray:
@@ -167,10 +178,12 @@ def _fixed_point(
     return float(log), (mean, vectors / np.sqrt(values), 1.0 / beta)
 
 
-def gradient_and_hessian(coefficients: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
+def gradient_and_hessian(
+    coefficients: FloatArray, d: int, crossed: bool = True
+) -> tuple[FloatArray, FloatArray]:
     """(F,) -> (d,) and (d, d) of the quadratic at its centre."""
     hessian = np.diag(coefficients[1 + d : 1 + 2 * d])
-    i, j = np.triu_indices(d, 1)
+    i, j = np.triu_indices(d if crossed else 0, 1)
     hessian[i, j] = hessian[j, i] = coefficients[1 + 2 * d : 1 + 2 * d + len(i)]
     return coefficients[1 : 1 + d], hessian
 
@@ -199,11 +212,24 @@ def maximum(gradient: FloatArray, hessian: FloatArray, radius: float) -> FloatAr
     return np.asarray(vectors @ z)
 
 
-def _columns(cube: Cube, unit: FloatArray, centre: FloatArray, metric: FloatArray) -> FloatArray:
+def _smooth(d: int, crossed: bool) -> int:
+    """Columns of d coordinates with an order."""
+    return 1 + 2 * d + (d * (d - 1) // 2 if crossed else 0)
+
+
+def _count(cube: Cube, crossed: bool) -> int:
+    """F."""
+    others = sum(cube.levels[k] - 1 for k in categories(cube))
+    return int(_smooth(len(ordered(cube)), crossed) + others)
+
+
+def _columns(
+    cube: Cube, unit: FloatArray, centre: FloatArray, metric: FloatArray, crossed: bool = True
+) -> FloatArray:
     """(n, ndim) -> (n, F): 1, z, z^2 / 2, z_i z_j, one column a category but the centre's."""
     to = ordered(cube)
     z = (unit[:, to] - centre[to]) @ metric.T
-    i, j = np.triu_indices(len(to), 1)
+    i, j = np.triu_indices(len(to) if crossed else 0, 1)
     parts = [np.ones((len(z), 1)), z, 0.5 * z**2, z[:, i] * z[:, j]]
     at = cube.cells(centre[None])[0]
     cells = cube.cells(unit)
