@@ -92,6 +92,9 @@ class Guided:
     ) -> Policy:
         if not isinstance(policy, Fitted) or "quadratic" not in weights:
             return policy
+        if any(edges is not None for edges in policy.cube.edges):
+            # the maxima lie in few cells: a step there would give up all others
+            return policy
         assert critics.quadratic is not None
         unit = critics.feasibility.passed(critics.quadratic.maxima(IMAGINED, rng), rng)
         if not len(unit):
