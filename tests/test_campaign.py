@@ -361,7 +361,7 @@ def test_first_interrupt_finishes_what_runs_and_second_leaves(tmp_path):
             time.sleep(seconds)
             os.kill(os.getpid(), signal.SIGINT)
 
-    go = {"n_members": 200, "cluster": "serial", "seed": 1, "progress": False}
+    go = {"n_members": 200, "cluster": "serial", "seed": 1, "progress": False, "sampler": "sobol"}
     threading.Thread(target=press, args=([0.5],)).start()
     ds = erl.explore(slow, SPACE, erl.Minimize("rmse"), store=tmp_path / "a", **go)
     assert 0 < ds.sizes["member"] < 200

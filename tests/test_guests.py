@@ -451,6 +451,8 @@ class TestFromOptuna:
 
         logger, ear = logging.getLogger("optuna"), Ear()
         logger.addHandler(ear)
+        before = optuna.logging.get_verbosity()  # other tests may have made it quiet
+        optuna.logging.set_verbosity(optuna.logging.INFO)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -461,6 +463,7 @@ class TestFromOptuna:
                 optuna.create_study()
         finally:
             logger.removeHandler(ear)
+            optuna.logging.set_verbosity(before)
         assert len(said) == 1
         assert said[0].startswith("A new study")
         assert ear.filters == []
