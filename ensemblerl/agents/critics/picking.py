@@ -11,6 +11,7 @@ from ensemblerl.agents.critics.gaussian_process import GaussianProcess
 from ensemblerl.records import BoolArray, Cube, FloatArray
 
 WORD = np.array(NAMES).dtype
+"""Of the names of critics: as long as the longest."""
 CANDIDATES = 128
 """Of each kind, that the Gaussian process chooses from."""
 SCALES = (0.2, 0.05, 0.01, 0.002)
@@ -49,9 +50,7 @@ def picked(
     """
     cube = policy.cube
     names = sorted(weights)
-    order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype(
-        np.dtype(f"U{max(map(len, NAMES))}")
-    )
+    order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype(WORD)
     late = np.flatnonzero(order == "gp")[BY_GP:]
     order[late] = "quadratic" if "quadratic" in names else ""
     by = {
@@ -126,10 +125,10 @@ def by_gp(
     # what failed is as well known as what is on its way: there is nothing more to learn there
     told = [waiting[-WAITING:], critics.feasibility.failures[-FAILURES:]]
     gp, known = gp.believing(np.concatenate(told)), Known(policy.cube)
-    known.add(np.concatenate([waiting, critics.feasibility.unit]))
+    if known.discrete:  # among real numbers no candidate is met twice
+        known.add(np.concatenate([waiting, critics.feasibility.unit]))
 
     def chance(unit: FloatArray) -> FloatArray:
-        # among real numbers no candidate is met twice
         able = critics.feasibility.log_chance(unit)
         return np.where(known.new(unit), able, -np.inf) if known.discrete else able
 
@@ -149,8 +148,8 @@ def candidates(gp: GaussianProcess, policy: Policy, rng: np.random.Generator) ->
     parts = [rng.random((2 * CANDIDATES, cube.ndim)), policy.sample(CANDIDATES, None, rng)]
     good = gp.members[np.argsort(-gp.y[: len(gp.members)], kind="stable")[:PARENTS]]
     to = ordered(cube)
-    length = np.exp(gp.theta[:-2])[to] if len(to) else np.ones(0)
-    length = length / np.exp(np.log(length).mean()) if len(to) else length
+    log = gp.theta[:-2][to]
+    length = np.exp(log - log.sum() / max(len(to), 1))
     for scale in SCALES:
         near = good[rng.integers(len(good), size=CANDIDATES)]
         near[:, to] += scale * length * rng.standard_normal((CANDIDATES, len(to)))
