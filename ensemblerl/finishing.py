@@ -20,6 +20,7 @@ from ensemblerl.simulations.output import Normal, normalise
 from ensemblerl.simulations.points import Task
 from ensemblerl.simulations.processes import CutOff, NodeFull, Stopped, TimedOut
 from ensemblerl.simulations.values import state_of
+from ensemblerl.store.index import SegmentIndex
 from ensemblerl.store.segments import encode, encode_layout
 
 
@@ -81,6 +82,17 @@ def stop(task: Task, cause: str = "stopped before it began") -> Finished:
     return Finished(
         Outcome(task.number, task.attempt, str(Fate.stopped), cause, worker=worker_id())
     )
+
+
+def found(job: Job, number: int, attempt: int) -> Finished | None:
+    """What somebody has written of an attempt; None where there is nothing."""
+    if not job.segments:
+        return None
+    index = SegmentIndex(job.segments, keep=False)
+    for outcome, _ in index.poll():
+        if (outcome.number, outcome.attempt) == (number, attempt):
+            return Finished(outcome, {}, index.layouts.get(outcome.schema), written=True)
+    return None
 
 
 def _tried(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.finishing import Finished, encoded, finish, stop
+from ensemblerl.finishing import Finished, encoded, finish, found, stop
 from ensemblerl.protocols import Detached, Job
 from ensemblerl.records import Answer, Members, Place
 from ensemblerl.simulations.points import Task, tasks
@@ -68,6 +68,7 @@ def run_bundle(
     *,
     stopped: Collection[tuple[int, int]] = frozenset(),
     place: Place = ANYWHERE,
+    again: bool = False,
 ) -> Answer:
     """Run members one after the other; each result is on disk before the next one starts.
 
@@ -80,6 +81,7 @@ def run_bundle(
     members : whom to run it for
     stopped : (number, attempt) of members that are not to be started any more; may grow
     place : what there is for each member, and until when
+    again : another worker was given them before: what it has written is not run
 
     Returns
     -------
@@ -100,7 +102,7 @@ def run_bundle(
         elif late := too_late(place):
             recorder.add(stop(task, late))
         else:
-            recorder.add(run(job, task, place))
+            recorder.add(run(job, task, place, again=again))
     return recorder.answer
 
 
@@ -140,10 +142,18 @@ def _handed(result: Any) -> Any:
     return result
 
 
-def run(job: Job, task: Task, place: Place = ANYWHERE) -> Finished:
-    """Run one member here and now; one that is a program, under a supervisor of its own."""
+def run(job: Job, task: Task, place: Place = ANYWHERE, *, again: bool = False) -> Finished:
+    """Run one member here and now; one that is a program, under a supervisor of its own.
+
+    Parameters
+    ----------
+    job, task, place : what to run, for whom, and with what
+    again : another worker was given it before: what it has written is not run
+    """
     if isinstance(job.simulation, Detached):
-        return start.run(job, task, place)
+        return start.run(job, task, place, again=again)
+    if again and (done := found(job, *task[:2])) is not None:
+        return done
     call = partial(job.simulation, task.point, seed=task.seed, member=task.member)
     return finish(job, task, call)
 

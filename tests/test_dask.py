@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from ensemblerl.cluster.local import LocalDask, local_cluster
 from ensemblerl.executors.base import Lost
 from ensemblerl.store.index import SegmentIndex
 from ensemblerl.testing.executor_laws import check_executor
+from ensemblerl.worker import run_bundle
 
 N_WORKERS = 2
 
@@ -222,8 +224,54 @@ def test_a_scheduler_that_ends_ends_the_campaign_and_loses_nothing(
     ledger = campaign.campaign.ledger
     assert ledger.n_settled >= 10
     assert set(ledger.fate[ledger.settled]) == {"ok"}
-    fates = {outcome.fate for outcomes in ledger.attempts.values() for outcome in outcomes}
-    assert fates <= {"stopped"}
+    attempts = [outcome for outcomes in ledger.attempts.values() for outcome in outcomes]
+    died = [o.number for o in attempts if o.fate != "stopped"]
+    assert all(o.fate == "stopped" or "worker died" in o.cause for o in attempts)
+    # a cluster that closes ends its workers first, each with the bundle that it runs
+    assert len(died) <= (2 if end is scheduler_gone else 0)
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["leaves", "dies"])
+def test_what_is_done_is_not_done_again_when_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: bool
+) -> None:
+    """The worker has written the record, and goes before its answer does."""
+    done, gone, runs = threading.Event(), threading.Event(), tmp_path / "runs"
+
+    def count(x: float) -> float:
+        with runs.open("a") as file:
+            file.write("run ")
+        return x
+
+    def then_waits(*args: Any, **kwargs: Any) -> Any:
+        answer = run_bundle(*args, **kwargs)
+        done.set()
+        assert gone.wait(20)
+        return answer
+
+    monkeypatch.setattr("ensemblerl.cluster.plugin.run_bundle", then_waits)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        LocalCluster(processes=False, **options) as cluster,
+        Client(cluster, set_as_default=False) as threads,
+    ):
+        executor = from_anything(threads)
+        executor.start(job(count, tmp_path))
+        future = executor.submit(members(0, [0.5]))
+        assert executor.wait(0.1) == []
+        assert done.wait(20)
+        busy = next(address for address, keys in threads.processing().items() if keys)
+        leave = {"address": busy, "stimulus_id": "test", "expected": expected}
+        cluster.sync(cluster.scheduler.remove_worker, **leave)
+        gone.set()
+        collected(executor, [future])
+        executor.close()
+    assert runs.read_text() == "run "
+    if expected:
+        assert [o.value for o in future.result(0).outcomes] == [(0.5,)]
+    else:
+        assert isinstance(future.exception(0), Lost)
+    assert sum(1 for _ in SegmentIndex(tmp_path).poll()) == 1
 
 
 def test_lambdas_and_closures(client: Client, tmp_path: Path) -> None:

@@ -362,7 +362,8 @@ class TestPrograms:
 
 
 class TestLives:
-    def test_a_bundle_that_dask_sends_twice_runs_once(self, tmp_path):
+    @pytest.mark.parametrize("good", [True, False], ids=["leaves", "dies"])
+    def test_it_runs_once_when_its_worker(self, tmp_path, good):
         from distributed import Client, LocalCluster
 
         starts = tmp_path / "starts"
@@ -371,7 +372,14 @@ class TestLives:
             simulation = Script(noting(starts, "time.sleep(4)\n" + GOOD))
             handle = launched(simulation, tmp_path / "s", cluster=client)
             (_, _, pid) = until(lambda: noted(starts))[0]
-            psutil.Process(pid).parent().parent().kill()
+            worker = psutil.Process(pid).parent().parent().pid
+            if good:  # then Dask sends its bundle to the other worker
+                pids = client.run(os.getpid)
+                leaves = next(address for address, number in pids.items() if number == worker)
+                leave = {"address": leaves, "stimulus_id": "test", "expected": True}
+                cluster.sync(cluster.scheduler.remove_worker, **leave)
+            else:
+                psutil.Process(worker).kill()
             ds = handle.wait(60)
         assert (ds.fate.values[0], ds.attempt.values[0]) == ("ok", 1)
         assert len(noted(starts)) == 1

@@ -107,6 +107,31 @@ def test_each_result_is_on_disk_before_the_next_member_starts(tmp_path):
     assert [o.value for o in answer.outcomes] == [(0.0,), (1.0,), (2.0,)]
 
 
+def test_what_another_worker_has_done_is_not_done_again(tmp_path):
+    ran = []
+
+    def f(x):
+        ran.append(x)
+        if x == 2.0:
+            raise ValueError("never")
+        return x
+
+    run_bundle(job(f, tmp_path), members(3, x=[1.0, 2.0]))
+    answer = run_bundle(job(f, tmp_path), members(3, x=[1.0, 2.0, 3.0]), again=True)
+    assert ran == [1.0, 2.0, 3.0]
+    assert [o.number for o in answer.outcomes] == [3, 4, 5]
+    assert [o.fate for o in answer.outcomes] == [Fate.ok, Fate.failed, Fate.ok]
+    assert answer.outcomes[0].value == (1.0,)
+    assert "never" in answer.outcomes[1].cause
+    assert answer.outcomes[0].schema in answer.schemas
+    assert sum("number" in f.header for p in tmp_path.glob("*.seg") for f in scan(p)) == 3
+
+
+def test_without_segments_nobody_knows_what_another_worker_has_done():
+    answer = run_bundle(job(lambda x: x), members(x=[1.0]), again=True)
+    assert answer.outcomes[0].value == (1.0,)
+
+
 def test_a_dataset_with_its_coordinates(tmp_path):
     def f(x):
         return xr.Dataset({"q": ("t", [x, x])}, {"t": [10.0, 20.0]})

@@ -17,6 +17,7 @@ from distributed.deploy.cluster import Cluster
 
 from ensemblerl.cluster.gathering import Gathering
 from ensemblerl.cluster.jobqueue import is_job_queue
+from ensemblerl.cluster.once import Once
 from ensemblerl.cluster.plugin import CarryJob, run_luggage
 from ensemblerl.executors.base import Collector, Lost, attempts_of
 from ensemblerl.executors.shipping import Parcel, packed
@@ -50,8 +51,7 @@ class DaskExecutor:
     The job travels once to each worker, a bundle as one small piece of bytes; bundles submitted
     between two waits leave in one graph. A bundle is one Dask task with no retries of its own,
     and waits at the scheduler until a worker is free, so that a worker that dies takes few along.
-    Set ``distributed.scheduler.allowed-failures`` to 0 on a cluster of your own to have dead
-    workers noticed at once, and ``distributed.scheduler.worker-ttl`` to null where simulations
+    Set ``distributed.scheduler.worker-ttl`` to null on a cluster of your own where simulations
     hold the GIL for minutes.
 
     Parameters
@@ -130,6 +130,7 @@ class DaskExecutor:
             client.register_plugin(self._carrier(parcel, job), name=self._key)
         except Exception as error:
             raise RuntimeError(f"the Dask workers cannot take a job: {error}") from error
+        Once.ask(client)
         self._gathering = Gathering(client, self._explain)
 
     def _carrier(self, parcel: Parcel, job: Job) -> CarryJob:

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+from dask.task_spec import Task
 from distributed import SchedulerPlugin
 
 NAME = "ensemblerl-once"
 
 
 class Once(SchedulerPlugin):
-    """Has Dask forget how to compute a bundle as soon as it is done.
+    """Has Dask run each bundle once, as far as that can be told.
 
-    Else the scheduler would have another worker run it when the one that has the answer ends
-    before that is fetched. What the members found is on disk then, and is looked for there.
+    Left alone, the scheduler has another worker run a bundle when the one that had its answer, or
+    was about to send it, ends. What the members found is on disk then.
 
-    Parameters
-    ----------
-    scheduler : of Dask, in this process
+    So of a bundle that is done, it forgets how to compute it: what is lost is looked for on disk.
+    One whose worker died is not sent again: why it died is for the campaign to judge. And one
+    that is sent again all the same, by a worker that closes in good order, is looked for on disk
+    before it is run.
     """
 
-    name = NAME
+    name, idempotent = NAME, True
+    _scheduler: Any = None
 
     @classmethod
-    def ask(cls, scheduler: Any) -> None:
-        """Have it done by this scheduler; from any thread."""
-        add = scheduler.add_plugin
-        scheduler.loop.add_callback(add, cls(scheduler), name=NAME, idempotent=True)
+    def ask(cls, client: Any) -> None:
+        """Have it done by this client's scheduler, where that has ensemblerl."""
+        with suppress(ImportError, OSError, ValueError):  # the last: it takes no plugins
+            client.register_plugin(cls(), name=NAME)
 
-    def __init__(self, scheduler: Any) -> None:
+    async def start(self, scheduler: Any) -> None:
+        """See `distributed.SchedulerPlugin`."""
         self._scheduler = scheduler
 
     def transition(self, key: Any, start: Any, finish: Any, *args: Any, **kwargs: Any) -> None:
         """A task has another state; see `distributed.SchedulerPlugin`."""
-        if finish == "memory" and str(key).startswith("ensemblerl-"):
-            task = self._scheduler.tasks.get(key)
-            if task is not None:
-                task.run_spec = None  # as of data that somebody has put there
+        ours = str(key).startswith("ensemblerl-")
+        task = self._scheduler.tasks.get(key) if ours else None
+        if task is None:
+            return
+        if finish == "memory":
+            task.run_spec = None  # as of data that somebody has put there
+        elif finish == "processing":
+            task.suspicious = max(task.suspicious, self._scheduler.allowed_failures)
+        elif start == "processing" and isinstance(task.run_spec, Task):
+            spec = task.run_spec
+            given = {**spec.kwargs, "again": True}
+            task.run_spec = Task(key, spec.func, *spec.args, _data_producer=True, **given)

@@ -88,7 +88,9 @@ class CarryJobInQueue(CarryJob):
             return None
 
 
-def run_luggage(key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.0) -> bytes:
+def run_luggage(
+    key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.0, *, again: bool = False
+) -> bytes:
     """Run a pickled bundle of members under the job of this key; gives the pickled `Answer`.
 
     Bytes both ways: Dask looks into the tuples it carries and makes a frame of every array.
@@ -97,6 +99,7 @@ def run_luggage(key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.
     ----------
     needed : seconds that each of these is expected to need, where the queue ends the worker
     usual : seconds that most members need: a worker that has less left takes no other
+    again : another worker was given it before, and may have run it
 
     Raises
     ------
@@ -110,9 +113,9 @@ def run_luggage(key: str, luggage: bytes, needed: float = 0.0, usual: float = 0.
     worker: Any = get_worker() if _ALLOCATIONS else None
     allocation = None if worker is None else _ALLOCATIONS.get(worker.address)
     if allocation is None:
-        return pickle.dumps(run_bundle(job, members), protocol=5)
+        return pickle.dumps(run_bundle(job, members, again=again), protocol=5)
     with allocation.place(needed) as place:
-        answer = run_bundle(job, members, place=place)
+        answer = run_bundle(job, members, place=place, again=again)
     if too_late(place._replace(needed=usual)) and not allocation.draining:
         allocation.draining = True
         worker.loop.add_callback(_leave, worker)

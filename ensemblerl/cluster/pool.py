@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 from ensemblerl.cluster.jobqueue import JobQueue, queue_name
-from ensemblerl.cluster.once import Once
 from ensemblerl.cluster.queues.base import Queue, queue_of
 from ensemblerl.cluster.reconciler import Reconciler
 from ensemblerl.cluster.wish import Wish
@@ -73,7 +72,6 @@ class Pool:
         self.reconciler.hope()
         if not self.reconciler.is_alive():
             atexit.register(self.close)
-            Once.ask(self.jobqueue.scheduler)
             self.reconciler.adopt()
             self.reconciler.start()
 

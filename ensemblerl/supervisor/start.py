@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.finishing import Finished, finish, stop, worker_id
+from ensemblerl.finishing import Finished, finish, found, stop, worker_id
 from ensemblerl.protocols import Job
 from ensemblerl.records import Fate, Outcome, Place, Program
 from ensemblerl.simulations.pipes import TAKEN, receive, send
 from ensemblerl.simulations.points import Task
 from ensemblerl.simulations.processes import how_it_ended
 from ensemblerl.store.codec import outcome as outcome_of
-from ensemblerl.store.index import SegmentIndex
 from ensemblerl.store.running import Running
 from ensemblerl.store.segments import get_writer
 from ensemblerl.supervisor.directories import leave, stamps, take
@@ -46,7 +45,7 @@ LOOK = 0.2
 """Seconds between looks at an attempt that another worker has started."""
 
 
-def run(job: Job, task: Task, place: Place) -> Finished:
+def run(job: Job, task: Task, place: Place, *, again: bool = False) -> Finished:
     """Run one member as a program, under a supervisor that goes on should this process end.
 
     An attempt that runs already (Dask may send a bundle a second time) is waited for.
@@ -55,6 +54,7 @@ def run(job: Job, task: Task, place: Place) -> Finished:
     ----------
     job, task : what to run, for whom
     place : the program keeps to these processors and devices, and is ended in time
+    again : another worker was given it before, and may be done with it
 
     Raises
     ------
@@ -70,6 +70,9 @@ def run(job: Job, task: Task, place: Place) -> Finished:
         if not running.expect(task.number, task.attempt, checkpoint=simulation.checkpoint):
             return _awaited(job, task, running)
     try:
+        # looked for now: who writes a record does so before it stops running
+        if again and (done := found(job, *task[:2])) is not None:
+            return done
         return _prepared(job, task, store, place)
     finally:
         if store is not None:
@@ -130,11 +133,8 @@ def _awaited(job: Job, task: Task, running: Running) -> Finished:
     key = task.number, task.attempt
     while key in running.all():
         time.sleep(LOOK)
-    index = SegmentIndex(job.segments, keep=False)
-    for outcome, _ in index.poll():
-        if (outcome.number, outcome.attempt) == key:
-            return Finished(outcome, {}, index.layouts.get(outcome.schema), written=True)
-    return _lost(task, "another worker had begun it, and its supervisor is gone without a result")
+    gone = "another worker had begun it, and its supervisor is gone without a result"
+    return found(job, *key) or _lost(task, gone)
 
 
 def _taken(process: subprocess.Popen[bytes], job: Job) -> Finished:

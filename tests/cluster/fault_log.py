@@ -13,7 +13,7 @@ from fault_tools import alive, job_of
 MEMBER = """\
 #!/bin/sh
 echo "start {{ number }} {{ attempt }} $$" >> {{ log }}
-sleep {{ seconds }}
+sleep {{ seconds }} || exit 1
 echo "end {{ number }} {{ attempt }} $$" >> {{ log }}
 echo "y = {{ x }}"
 """
@@ -94,6 +94,19 @@ class MemberLog:
                 return job_of((draw.choice(self.running()) if draw else self.just_begun(EVERY))[2])
             time.sleep(0.05)
         raise TimeoutError(f"no job ran a member in {timeout:g} s")
+
+    def job_of_the_next_end(self, timeout: float = 30.0) -> str:
+        """The job of the member that ends next, as soon as it has."""
+        deadline, jobs = time.monotonic() + timeout, {}
+        while time.monotonic() < deadline:
+            for number, attempt, pid in self.running():
+                with suppress(OSError):
+                    jobs[number, attempt] = job_of(pid)
+            running = {(number, attempt) for number, attempt, _ in self.running()}
+            for key in jobs.keys() - running:
+                return jobs[key]
+            time.sleep(0.005)
+        raise TimeoutError(f"no member ended in {timeout:g} s")
 
     def members_in(self, job: str) -> list[int]:
         """Numbers of the members that run in a job."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import warnings
+from collections import Counter
 
 import pytest
 from fault_rig import Rig
@@ -10,6 +11,7 @@ from fault_tools import dask, job_of, kill, wait_for
 
 import ensemblerl as erl
 from ensemblerl.cluster.gathering import Gathering
+from ensemblerl.store.index import SegmentIndex
 
 SHORT = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.1, 0.4))
 
@@ -41,6 +43,35 @@ def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm,
         assert job not in living
         cluster.scale(jobs=1)
         wait_for(lambda: len(slurm.squeue()) == 1, "one job less", 30)
+    finally:
+        cluster.close()
+    assert rig.left() == 0
+
+
+@pytest.mark.timeout(180)
+def test_members_that_are_done_when_their_job_is_cancelled_are_not_run_again(slurm, tmp_path):
+    """A job that somebody brought ends without grace, just after one of its members has."""
+    from ensemblerl.cluster.jobqueue import cluster_classes
+
+    rig = Rig(slurm, tmp_path / "row")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = cluster_classes()["slurm"](
+            cores=2, processes=1, memory="1GB", log_directory=str(tmp_path / "logs")
+        )
+    cluster.scale(jobs=2)
+    try:
+        handle = rig.launch(cluster, 60, space=SHORT)
+        rig.after(handle, 4)
+        for _ in range(3):
+            slurm.run("scancel", rig.job_of_the_next_end())
+            wait_for(lambda: len(cluster.scheduler.workers) < 2, "its end", 30)
+            wait_for(lambda: len(cluster.scheduler.workers) == 2, "another", 60)
+        assert not handle.done, "the campaign was too short to tell"
+        assert (handle.wait(120).fate == "ok").all()
+        index = SegmentIndex(rig.store / "segments")
+        records = Counter((o.number, o.attempt) for o, _ in index.poll())
+        assert not [attempt for attempt, n in records.items() if n > 1]
     finally:
         cluster.close()
     assert rig.left() == 0
