@@ -10,11 +10,19 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ensemblerl.operators import ALLOWED, ARITHMETIC, COMPARISONS, FUNCTIONS, number, truth
+from ensemblerl.operators import (
+    ALLOWED,
+    ARITHMETIC,
+    COMPARISONS,
+    FUNCTIONS,
+    SYMBOLS,
+    number,
+    truth,
+)
 from ensemblerl.records import AnyArray
 
 Evaluate = Callable[[Mapping[str, AnyArray]], Any]
@@ -225,3 +233,48 @@ class Expression:
 
     def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
         return Expression, (self.text,)
+
+
+class Comparison(NamedTuple):
+    """Two expressions, and ``<``, ``<=``, ``>``, ``>=``, ``==`` or ``!=`` between them."""
+
+    left: Expression
+    symbol: str
+    right: Expression
+
+
+_LOGIC = (ast.Compare, ast.BoolOp, ast.Not)
+"""What a text has one of that is one comparison."""
+
+
+def comparison(text: str) -> Comparison:
+    """The two sides of a text that is exactly one comparison of numbers.
+
+    Raises
+    ------
+    ValueError
+        for anything else, also for a text that is no expression
+
+    Examples
+    --------
+    >>> comparison("2 * drag + lift >= 3").symbol
+    '>='
+    """
+    whole = Expression(text).text
+    body = _parsed(whole)
+    logic = sum(isinstance(node, _LOGIC) for node in ast.walk(body))
+    if not isinstance(body, ast.Compare) or len(body.ops) > 1 or logic > 1:
+        came = "several put together" if logic else "none"
+        raise ValueError(f"expression {whole!r}: wanted one comparison, got {came}")
+    symbol, sides = SYMBOLS.get(type(body.ops[0])), (body.left, *body.comparators)
+    if symbol is None or any(map(_is_text, sides)):
+        raise ValueError(
+            f"expression {whole!r}: wanted a comparison of numbers, got a list or text"
+        )
+    # not the text's own segments: a side may lean on its brackets to go over several lines
+    left, right = (Expression(ast.unparse(side)) for side in sides)
+    return Comparison(left, symbol, right)
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)

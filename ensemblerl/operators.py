@@ -111,6 +111,16 @@ COMPARISONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.NotIn: _not_among,
 }
 
+SYMBOLS: dict[type[ast.AST], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+"""The comparisons of two values as they are written."""
+
 ALLOWED = (
     "numbers, texts, names, True, False, + - * / // % **, comparisons, and, or, not, "
     "'in' with a literal list, and the functions " + " ".join(FUNCTIONS)

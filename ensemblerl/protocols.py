@@ -233,7 +233,9 @@ class Goal(Protocol):
         """(k,) the numbers the question is about (on the worker)."""
 
     def rewards(self, values: FloatArray, fates: AnyArray) -> FloatArray:
-        """(n, k), (n,) -> (n,) larger is better, NaN where not ok."""
+        """(n, k), (n,) -> (n,) larger is better, NaN where not ok; -inf for an ok member that is
+        never the answer.
+        """
 
     def demands(self, ledger: Ledger, n_members: int) -> Demands:
         """What it asks of an agent now."""

@@ -58,7 +58,8 @@ def points(cube, n, seed=0):
 def rows_of(number, unit, reward):
     n = len(number)
     zero = np.zeros(n)
-    return Rows(np.array(number), unit, reward, zero, np.zeros((n, 1)), np.full(n, -1), zero + 1)
+    nobody = np.full(n, -1), zero + 1, np.full(n, "")
+    return Rows(np.array(number), unit, reward, zero, np.zeros((n, 1)), *nobody)
 
 
 def critics_of(cube, unit, reward, failed=None):

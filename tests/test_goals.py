@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import ensemblerl as erl
 from ensemblerl.events import Launched, Settled
 from ensemblerl.goals.maximize import Maximize
 from ensemblerl.goals.minimize import Minimize
 from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Outcome, Proposals
+from ensemblerl.report.answers import posterior
 from ensemblerl.testing import BrokenLawError, check_goal
 from ensemblerl.testing.rehearsal import numbered
 
@@ -43,6 +45,7 @@ GOALS = {
     "partial": lambda cls: cls(functools.partial(misfit)),
     "object": lambda cls: cls(Weighted(2.0)),
     "keep": lambda cls: cls("value", keep=["value"]),
+    "noisy": lambda cls: cls(noisy=True),
     "keep more": lambda cls: cls("value + n", keep=["n", "value"]),
 }
 
@@ -110,6 +113,7 @@ def test_wrong_results(objective, result, message):
         ((3,), {}, TypeError, "objective: wanted the name of a variable.*got int"),
         (("a +",), {}, ValueError, "a \\+"),
         (("__import__('os')",), {}, ValueError, "expression"),
+        (("a",), {"noisy": 0.1}, TypeError, "noisy: wanted True or False, got 0.1"),
         (("a",), {"keep": "a"}, TypeError, "keep: wanted a list"),
         (("a",), {"keep": ["b"]}, ValueError, "keep: wanted also \\['a'\\]"),
     ],
@@ -141,6 +145,7 @@ def test_descriptions_tell_goals_apart():
         Maximize(),
         Minimize("n"),
         Minimize("value", keep=["value"]),
+        Minimize(noisy=True),
         Minimize(misfit),
         Minimize(lambda r: r["value"]),
         Minimize(lambda r: r["value"] + 1),
@@ -237,3 +242,129 @@ def test_demands_anneal():
 def test_signed_is_its_own_inverse():
     assert Minimize().signed(np.array([2.0])) == [-2.0]
     assert Maximize().signed(np.array([2.0])) == [2.0]
+
+
+PLANE = erl.Space(x=erl.Real(0.0, 1.0), y=erl.Real(0.0, 1.0))
+
+
+def bowl(x, y):
+    return (x - 0.3) ** 2 + (y - 0.6) ** 2
+
+
+class TestNoise:
+    def test_the_answer_is_nearer_than_the_luckiest_draw(self):
+        def simulate(x, y, seed):
+            return bowl(x, y) + 0.1 * np.random.default_rng(seed).standard_normal()
+
+        errors = []
+        for seed in range(20):
+            ds = erl.explore(
+                simulate,
+                PLANE,
+                Minimize(noisy=True),
+                n_members=48,
+                sampler="sobol",
+                cluster="serial",
+                seed=seed,
+                progress=False,
+            )
+            answer, true = ds.erl.answer(), bowl(ds.x.values, ds.y.values)
+            lucky = int(ds.erl.reread(Minimize()).erl.answer().best_member)
+            assert lucky == int(ds.value.values.argmin())
+            errors.append((true[lucky], true[int(answer.best_member)]))
+            assert float(answer.best_value) == ds.value[int(answer.best_member)]
+        gain = -np.diff(errors, axis=1)
+        assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+        told = f"posterior mean of 'value': {float(answer.best_mean):.6g} ± "
+        assert told in answer.attrs["verdict"]
+
+    def test_the_posterior_covers_the_truth(self):
+        z = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            unit = rng.random((60, 2))
+            true = bowl(*unit.T)
+            mean, sd = posterior(PLANE, unit, true + 0.1 * rng.standard_normal(60))
+            z.append(((mean - true) / sd)[::10])
+        assert 0.5 < np.std(z) < 1.5
+
+    def test_one_lucky_draw_among_many_of_the_same_point(self):
+        unit = np.repeat([[0.2, 0.2], [0.8, 0.8]], 12, axis=0)
+        reward = np.tile([0.5, -0.5], 12) + np.repeat([0.0, 0.6], 12)
+        reward[0] = 2.0
+        mean, _ = posterior(PLANE, unit, reward)
+        assert np.ptp(mean[:12]) < 1e-9
+        assert mean[12] > mean[0]
+
+    def test_what_is_drawn_within_a_cell_is_of_no_account(self):
+        space = erl.Space(x=erl.Real(0.0, 1.0), n=erl.Integer(1, 4), c=erl.Choice("a", "b", "c"))
+        rng = np.random.default_rng(1)
+        unit = rng.random((40, 3))
+        reward = rng.standard_normal(40) - 3.0 * space.to_points(unit)["n"]
+        one = posterior(space, unit, reward)
+        two = posterior(space, space.to_unit(space.to_points(unit)), reward)
+        np.testing.assert_allclose(one, two)
+
+    def test_without_noise_it_is_the_same_member(self):
+        unit = np.random.default_rng(2).random((60, 2))
+        true = -bowl(*unit.T)
+        mean, sd = posterior(PLANE, unit, true)
+        assert np.argmax(mean) == np.argmax(true)
+        np.testing.assert_allclose(mean, true, atol=1e-2)
+        assert sd.max() < 1e-2
+
+    def test_a_few_terrible_members_hide_nothing(self):
+        rng = np.random.default_rng(3)
+        unit = rng.random((80, 2))
+        reward = -bowl(*unit.T) + 0.05 * rng.standard_normal(80)
+        plain = posterior(PLANE, unit, reward)[0]
+        reward[:6] = -1e12
+        mean, _ = posterior(PLANE, unit, reward)
+        assert bowl(*unit[np.argmax(mean)]) < 0.05  # of a prior mean of 0.2
+        assert abs(mean.max() - plain.max()) < 0.1
+
+    @pytest.mark.parametrize("reward", [[2.0], [1.0, 1.0, 1.0], [1e308, -1e308]])
+    def test_nothing_to_see(self, reward):
+        mean, sd = posterior(PLANE, np.full((len(reward), 2), 0.5), np.array(reward))
+        np.testing.assert_array_equal(mean, reward)
+        assert np.isnan(sd).all()
+
+    def test_more_members_than_it_is_of(self):
+        rng = np.random.default_rng(4)
+        unit = rng.random((3000, 2))
+        reward = -bowl(*unit.T) + 0.1 * rng.standard_normal(3000)
+        mean, sd = posterior(PLANE, unit, reward)
+        assert mean.shape == sd.shape == (3000,)
+        assert bowl(*unit[np.argmax(mean)]) < 0.01
+
+    def test_best_and_answer_agree(self):
+        space = erl.Space(x=erl.Real(0.1, 10.0, log=True), c=erl.Choice("a", "b"))
+
+        def simulate(x, c, seed):
+            if seed % 7 == 0:
+                raise RuntimeError("unlucky")
+            noise = np.random.default_rng(seed).standard_normal()
+            return {"f": np.log(x) ** 2 + (c == "b") + noise, "g": x}
+
+        goal = Minimize("f", noisy=True, subject_to="g >= 2")
+        ds = erl.explore(
+            simulate, space, goal, n_members=40, sampler="sobol", cluster="serial", seed=5
+        )
+        best = ds.erl.best(3)
+        assert int(best.member[0]) == int(ds.erl.answer().best_member)
+        assert best.g.min() >= 2
+        half = ds.isel(member=slice(20))
+        assert int(half.erl.best().member[0]) == int(half.erl.answer().best_member) < 20
+
+    def test_from_the_ledger_alone_it_says_that_it_is_a_draw(self):
+        answer = Minimize(noisy=True).estimate(ledger_of(Minimize(), {0: 3.0, 1: 1.0}))
+        assert int(answer.best_member) == 1
+        assert np.isnan(answer.best_mean)
+        assert "single draw of 'value': 1" in answer.attrs["verdict"]
+
+    def test_a_single_member_is_a_draw(self):
+        goal = Minimize(noisy=True)
+        told = ledger_of(goal, {0: 2.0})
+        answer = goal.estimate(told, posterior=lambda *given: posterior(PLANE, *given))
+        assert float(answer.best_mean) == 2.0
+        assert "single draw of 'value': 2, member 0" in answer.attrs["verdict"]

@@ -119,6 +119,7 @@ def drawn(behaviour, unit, reward=0.0, weight=1.0):
         steps=behaviour.steps(unit),
         version=np.zeros(n, dtype=np.int64),
         weight=np.broadcast_to(weight, n).astype(float),
+        critic=np.full(n, ""),
     )
 
 

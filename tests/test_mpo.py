@@ -203,7 +203,9 @@ class Memory:
         n = len(unit)
         number, steps = np.arange(n), np.array(log_prob)[:, None]
         version = np.zeros(n, dtype=np.int64)
-        self.known = Rows(number, unit, reward, np.array(log_prob), steps, version, np.ones(n))
+        weight, critic = np.ones(n), np.full(n, "")
+        log_prob = np.array(log_prob)
+        self.known = Rows(number, unit, reward, log_prob, steps, version, weight, critic)
 
     def rows(self):
         return self.known

@@ -68,6 +68,7 @@ class Rows:
     steps : (n, T) log of the behaviour's steps over the prior's, 0 where none were noted
     version : (n,) of the policy that drew them, -1 for none
     weight : (n,) what a minibatch multiplies losses by; 1 outside of minibatches
+    critic : (n,) who picked them, "" for none
     """
 
     number: IntArray
@@ -77,6 +78,7 @@ class Rows:
     steps: FloatArray
     version: IntArray
     weight: FloatArray
+    critic: AnyArray
 
     def __len__(self) -> int:
         return len(self.number)
@@ -119,10 +121,12 @@ class Tray:
     unit : (m, ndim)
     notes : name -> (m,): who picked each (``critic``), and what every critic foretold of it
         (``<critic>_mean``, ``<critic>_sd``, in units of the reward)
+    share : of the points that critics may pick, how many are to be
     """
 
     unit: FloatArray
     notes: dict[str, AnyArray]
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.unit)

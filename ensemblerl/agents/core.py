@@ -85,6 +85,11 @@ class Core:
         """Points on the tray that nobody has taken."""
         return 0 if self.tray is None else len(self.tray) - self.picked
 
+    @property
+    def picked_share(self) -> float:
+        """Share of the points asked for next that come from the tray, as long as it holds any."""
+        return self.demands.picked_share * self.tray.share if self.tray and self.left else 0.0
+
     def _spend(self, members: Members) -> None:
         """What was launched is off the tray, also where a replay tells of it."""
         if self.left and "pick" in members.notes:
@@ -160,7 +165,7 @@ class Core:
         if self.tray is None:
             return {}
         notes = {name: np.array(note) for name, note in self.tray.notes.items()}
-        at = {"picked": self.picked, "picking": self._picking}
+        at = {"picked": self.picked, "picking": self._picking, "share": self.tray.share}
         return {"unit": self.tray.unit.copy(), "notes": notes, **at}
 
     def take_tray(self, state: State, *, newer: bool = False) -> None:
@@ -168,7 +173,10 @@ class Core:
         picking, picked = int(state.get("picking", 0)), int(state.get("picked", 0))
         if newer and self.tray is not None and picking == self._picking:
             picked = max(picked, self.picked)
-        self.tray = Tray(np.array(state["unit"]), dict(state["notes"])) if state else None
+        self.tray = None
+        if state:
+            notes = dict(state["notes"])
+            self.tray = Tray(np.array(state["unit"]), notes, float(state["share"]))
         self.picked, self._picking = picked, picking
 
     def resume(self, state: State) -> None:

@@ -140,7 +140,7 @@ class MaxEnt:
 
     def _picks(self, core: Core, n: int, rng: np.random.Generator) -> IntArray:
         """Which of n points are to come from the tray."""
-        share = core.demands.picked_share if core.left else 0.0
+        share = core.picked_share
         return (
             np.flatnonzero(rng.random(n) < share)[: core.left] if share > 0 else np.array([], int)
         )
@@ -194,8 +194,7 @@ class MaxEnt:
     @property
     def density_share(self) -> float:
         """Share of the points that have a density, of those asked for next."""
-        core = self._at_work().core
-        return 1.0 - core.demands.picked_share if core.left else 1.0
+        return 1.0 - self._at_work().core.picked_share
 
     def log_density(self, unit: FloatArray) -> FloatArray:
         """(n, ndim) -> (n,) log density of what it draws from now."""

@@ -34,6 +34,8 @@ STATUS: dict[str, int] = {
 }
 
 
+NAME = np.dtype("U16")
+"""Of a critic."""
 LEAST = 1e-2
 """Smallest chance of a row, as a share of the largest: what taught nothing once may do so later.
 Schaul et al. add a constant to priorities to this end."""
@@ -67,6 +69,7 @@ class _Shards:
             "log_prob": np.zeros(0),
             "steps": np.zeros((0, n_steps)),
             "version": np.zeros(0, dtype=np.int64),
+            "critic": np.zeros(0, dtype=NAME),
             "p": np.zeros(0),
             "status": np.zeros(0, dtype=np.int8),
         }
@@ -108,10 +111,10 @@ class Replay:
     or stopped say nothing about the simulation and are no rows; members that failed are rows of
     reward -inf, and so are ok members whose reward is not finite.
 
-    Of the notes, ``log_prob`` (n,), ``version`` (n,) and ``log_prob_steps`` (n, T) are kept. What
-    is missing or NaN becomes 0, the prior's, and -1 for the version; with T = 1 the step becomes
-    the ``log_prob``. For one thread at a time. Priorities as in Schaul et al. 2016
-    (arXiv:1511.05952).
+    Of the notes, ``log_prob`` (n,), ``version`` (n,), ``log_prob_steps`` (n, T) and ``critic`` (n,)
+    are kept. What is missing or NaN becomes 0, the prior's, -1 for the version and "" for the
+    critic; with T = 1 the step becomes the ``log_prob``. For one thread at a time. Priorities as in
+    Schaul et al. 2016 (arXiv:1511.05952).
 
     Parameters
     ----------
@@ -325,7 +328,7 @@ class Replay:
 
     def _at(self, place: IntArray, weight: FloatArray | None = None) -> Rows:
         """(n,) places -> (n,) rows, copies."""
-        names = ("number", "unit", "reward", "log_prob", "steps", "version")
+        names = ("number", "unit", "reward", "log_prob", "steps", "version", "critic")
         columns: dict[str, Any] = {name: self._shards.columns[name][place] for name in names}
         return Rows(**columns, weight=np.ones(len(place)) if weight is None else weight)
 
@@ -355,6 +358,7 @@ def _columns(
         "log_prob": log_prob,
         "steps": _note(members, "log_prob_steps", rows, missing),
         "version": _note(members, "version", rows, np.full(n, -1.0)),
+        "critic": members.notes["critic"][rows] if "critic" in members.notes else np.full(n, ""),
         "status": status,
     }
 

@@ -12,6 +12,7 @@ from ensemblerl.goals.objective import Given
 
 EXTREMA: dict[str, type[Extremum]] = {"Maximize": Maximize, "Minimize": Minimize}
 _SAID = {"goal", "objective", "keep"}
+_ONLY_WHERE_ASKED_FOR = {"subject_to", "noisy"}
 
 
 def goal_of(description: Mapping[str, Any]) -> Extremum:
@@ -36,14 +37,19 @@ def goal_of(description: Mapping[str, Any]) -> Extremum:
     """
     said = {name: value for name, value in description.items() if name != "k"}
     name = said.get("goal")
-    if name not in EXTREMA or said.keys() != _SAID:
+    if name not in EXTREMA or said.keys() - _ONLY_WHERE_ASKED_FOR != _SAID:
         raise ValueError(
             f"goal: {name or 'none'!s} in the store is not known here; give it: "
             "ds.erl.reread(goal).erl.answer()"
         )
     objective = said["objective"]
     given = objective if isinstance(objective, str) else stand_in(objective)
-    return EXTREMA[name](given, keep=said["keep"])
+    return EXTREMA[name](
+        given,
+        subject_to=said.get("subject_to", ()),
+        noisy=said.get("noisy", False),
+        keep=said["keep"],
+    )
 
 
 def stand_in(description: Mapping[str, Any]) -> Given:

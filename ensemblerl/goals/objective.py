@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ensemblerl.expressions import Expression
+from ensemblerl.goals.reading import require, scalar
 from ensemblerl.sources import described, name_of
 
 Given = str | Callable[[Mapping[str, Any]], Any]
@@ -28,7 +27,7 @@ class Objective:
 
     Examples
     --------
-    >>> Objective("2 * drag")({"drag": np.array(0.25)})
+    >>> Objective("2 * drag")({"drag": 0.25})
     0.5
     """
 
@@ -59,21 +58,20 @@ class Objective:
             for a variable that is not there, and for anything but one real number
         """
         there = reduced if isinstance(reduced, Mapping) else {"value": reduced}
-        return _scalar(self.given, self._read(there))
+        return scalar(self._what, self._read(there))
 
     def _read(self, there: Mapping[str, Any]) -> Any:
         if not isinstance(self.given, str):
             return self.given(there)
         if self.given in there:
             return there[self.given]
-        missing = sorted(self.names - set(there))
-        if missing:
-            raise ValueError(
-                f"objective {self.given!r}: wanted variable {', '.join(missing)}, "
-                f"there are: {', '.join(sorted(map(str, there))) or 'none'}"
-            )
+        require(self._what, self.names, there)
         assert self._expression is not None
         return self._expression(there)
+
+    @property
+    def _what(self) -> str:
+        return f"objective {self.given if isinstance(self.given, str) else name_of(self.given)!r}"
 
     def describe(self) -> Any:
         """The text, or what the callable is: JSON."""
@@ -83,13 +81,3 @@ class Objective:
         if isinstance(self.given, str):
             return repr(self.given)
         return name_of(self.given)
-
-
-def _scalar(given: Given, value: Any) -> float:
-    array = np.asarray(value)
-    what = given if isinstance(given, str) else name_of(given)
-    if array.shape != ():
-        raise ValueError(f"objective {what!r}: wanted a scalar, got shape {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"objective {what!r}: wanted a real number, got dtype {array.dtype}")
-    return float(array)

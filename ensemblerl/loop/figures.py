@@ -84,7 +84,8 @@ def campaign_html(campaign: Campaign) -> str:
     Without styles of its own, so that it has the notebook's colours. Safe from any thread.
     """
     with campaign.journal.lock:
-        shown, rows = figures(campaign), _rows(campaign)
+        shown = figures(campaign)
+        rows = _rows(campaign, shown)
     done, total = f"{shown['done']:.0f}", str(campaign.n_members)
     state = escape(campaign.reason or ("running" if campaign.began else "not begun"))
     body = "".join(
@@ -99,7 +100,7 @@ def campaign_html(campaign: Campaign) -> str:
     )
 
 
-def _rows(campaign: Campaign) -> list[tuple[str, str]]:
+def _rows(campaign: Campaign, shown: dict[str, float]) -> list[tuple[str, str]]:
     """(what, text) of the fates that there are, and of the best member with its point."""
     ledger = campaign.ledger
     counts = zip(FATES, ledger.counts.tolist(), strict=True)
@@ -109,8 +110,7 @@ def _rows(campaign: Campaign) -> list[tuple[str, str]]:
         members = campaign.journal.members([best])
         point = campaign.space.point(members.points, 0).items()
         at = ", ".join(f"{name} = {short(value)}" for name, value in point)
-        value = ", ".join(map(short, ledger["value"][best].tolist()))
-        rows.append(("best so far", f"{value}, member {best}: {at}"))
+        rows.append(("best so far", f"{short(shown['best'])}, member {best}: {at}"))
     if said := note(campaign):
         rows.append(("jobs", said))
     return rows

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
+LONG = 30
+"""Characters of arguments from which on only the first of them is shown."""
+
 
 def listed(thing: object) -> list[str]:
     """A line for each public method and property of its class, in the order of the class.
@@ -31,8 +34,9 @@ def _lines(kind: type) -> Iterator[tuple[str, str]]:
 
 
 def _arguments(method: object) -> str:
-    """As they are called, without their types: (n=1)."""
+    """As they are called, without their types: (n=1); of many the first: (names=None, ...)."""
     assert callable(method)
     told = list(inspect.signature(method).parameters.values())[1:]
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in told]
-    return str(inspect.Signature(bare))
+    text = str(inspect.Signature(bare))
+    return text if len(text) <= LONG else f"({bare[0]}, ...)"

@@ -24,9 +24,10 @@ class Erl:
     """The campaign that a Dataset comes from.
 
     What it says is about the members that the Dataset holds: all of them, or those picked with
-    ``isel``. ``best``, ``failures``, ``to_dataframe`` and ``plot`` need nothing but the Dataset;
-    ``answer``, ``reread``, ``hours`` and ``learning`` want the store, or a Dataset as
-    `ensemblerl.explore` returned it.
+    ``isel``. ``best``, ``failures``, ``to_dataframe``, ``importance``, ``plot.history`` and
+    ``plot.parameters`` need nothing but the Dataset; ``answer``, ``reread``, ``hours``,
+    ``learning`` and ``plot.learning`` want the store, or a Dataset as `ensemblerl.explore`
+    returned it; ``plot.policy`` wants the store.
 
     Parameters
     ----------
@@ -48,7 +49,9 @@ class Erl:
         -------
         xarray.Dataset
             what the goal estimates; ``attrs["verdict"]`` says it in words. Of `Minimize` and
-            `Maximize`: ``best_member``, ``best_value``, ``n_ok``, ``n_failed``, ``incumbent``.
+            `Maximize`: ``best_member``, ``best_value``, ``n_ok``, ``n_failed``, ``incumbent``; with
+            constraints also ``n_violating`` and ``n_missed``, of a noisy goal ``best_mean`` and
+            ``best_sd``.
 
         Raises
         ------
@@ -62,6 +65,8 @@ class Erl:
 
     def best(self, n: int = 1) -> xr.Dataset:
         """The n members with the largest rewards, best first; they keep their numbers.
+
+        Of a noisy goal those with the largest posterior means.
 
         Returns
         -------
@@ -161,6 +166,45 @@ class Erl:
             n_workers = whole("n_workers", n_workers)
         return hours(self._ds, n_workers=n_workers)
 
+    def importance(self, *, seed: int = 0) -> xr.Dataset:
+        """How much each parameter matters for the reward, as a critic sees it: Sobol' indices.
+
+        A Gaussian process is fitted to the ok members, at most 500 of them: the best half, and
+        others evenly. Of rewards as they are, or bent as the agent's own critic sees them,
+        whichever foretells more. Indices are those of its forecast, at points of the prior
+        without known constraints, on the scale of the reward itself: what they are shares of does
+        not depend on which members there are. Another scale is another goal, see `reread`.
+        Estimators are those of Saltelli et al. 2010, doi:10.1016/j.cpc.2009.09.018, table 2, (b)
+        and (f).
+
+        Parameters
+        ----------
+        seed : of the points and of the draws from the critic's posterior
+
+        Returns
+        -------
+        xarray.Dataset
+            dim ``parameter``, most important first: ``first``, the share of the variance that is
+            due to a parameter alone, and ``total``, with all that it takes part in; ``first_se``
+            and ``total_se``, standard errors of the estimator and of what the critic is unsure
+            of. ``attrs["skill"]`` and ``attrs["skill_se"]``: the share of the variance under the
+            prior that the critic foretells, each member left out in turn, and its standard error;
+            ``attrs["sure"]``: the share that it is sure of by its own word, see
+            `ensemblerl.report.critic.skill`. What is missing to 1 may be due to any parameter.
+            ``attrs["verdict"]`` says all of it in words; ``attrs["objective"]``,
+            ``attrs["n_members"]`` and ``attrs["critic"]``: what was fitted.
+
+        Raises
+        ------
+        ValueError
+            for fewer ok members than 2 (parameters + 1), for rewards that are all alike, and for
+            a Dataset without its space
+        """
+        from ensemblerl.report.importance import importance
+        from ensemblerl.resolve import whole
+
+        return importance(self._ds, seed=whole("seed", seed, least=0))
+
     @property
     def plot(self) -> Plots:
         """Pictures of the campaign.
@@ -256,3 +300,68 @@ class Plots:
         from ensemblerl.report.panels import parameters
 
         return parameters(self._ds, names)
+
+    def policy(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        n_versions: int = 4,
+        n_parameters: int = 8,
+        n_pairs: int = 2,
+    ) -> Figure:
+        """What a policy has learnt: its marginals over time, and the last one in pairs.
+
+        One panel for each parameter, most important first: by what the last version has learnt of
+        it, the Kullback-Leibler divergence of its marginal from the prior. In a panel a row for
+        the prior, and above it one for each version, by the members that were settled when it was
+        learnt. Rows are densities of draws along the axis, each as high as its highest; of
+        discrete parameters they are bars. They are of draws for which a parameter counts; beside
+        the panel stands what share that is.
+
+        Below, the pairs of which the last version has learnt most, their dependence included. A
+        panel is as near as its draws are: it shows the densest regions that hold 50, 90 and 99 %
+        of them, with the ok members there.
+
+        The policy is shown as it learnt, without the shares of prior and widened policy that its
+        draws are mixed with, and without known constraints.
+
+        Parameters
+        ----------
+        names : parameters to show, in this order; the most important ones when None
+        n_versions : at most, evenly from the first that was learnt to the last
+        n_parameters : at most, where ``names`` is None
+        n_pairs : at most, of the parameters shown
+
+        Raises
+        ------
+        ValueError
+            for a name that is no parameter, for numbers that are not whole or too small, where no
+            agent learnt, for a policy that is not one of `ensemblerl.agents`, and when the Dataset
+            does not know its store
+        """
+        from ensemblerl.report.marginals import policy
+        from ensemblerl.resolve import whole
+
+        return policy(
+            self._ds,
+            names,
+            n_versions=whole("n_versions", n_versions),
+            n_parameters=whole("n_parameters", n_parameters),
+            n_pairs=whole("n_pairs", n_pairs, least=0),
+        )
+
+    def learning(self) -> Figure:
+        """How the campaign learnt, against its members: one panel below the other.
+
+        The best value so far; the entropy of the policy relative to the prior; skill and weight of
+        each critic; and who proposed the members, as shares of the newest ones at each time.
+        Members that a critic picked are that critic's. What was not told has no panel.
+
+        Raises
+        ------
+        ValueError
+            when no agent learnt in this campaign, or the Dataset does not know its store
+        """
+        from ensemblerl.report.lessons import learning
+
+        return learning(self._ds, Erl(self._ds).learning())

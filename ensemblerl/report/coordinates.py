@@ -52,7 +52,7 @@ def coordinates(ds: xr.Dataset, names: Sequence[str] | None) -> list[Coordinate]
     ValueError
         for a name that is no parameter, for none at all, and for a Dataset without its space
     """
-    space = _space(ds)
+    space = space_of(ds)
     if isinstance(names, str) or (names is not None and not len(names)):
         raise ValueError(f"names: wanted a list of parameters, got {names!r}")
     wrong = [name for name in names or () if name not in space]
@@ -63,12 +63,19 @@ def coordinates(ds: xr.Dataset, names: Sequence[str] | None) -> list[Coordinate]
     return [_coordinate(ds, name, space[name], j) for j, name in enumerate(chosen)]
 
 
-def _space(ds: xr.Dataset) -> Space:
+def space_of(ds: xr.Dataset) -> Space:
+    """The space of a campaign, without its constraints and start points.
+
+    Raises
+    ------
+    ValueError
+        for a Dataset without its space
+    """
     from ensemblerl.space import Space
 
     if "space" not in ds.attrs:
         raise ValueError("ds: wanted a campaign's Dataset, with its space in the attributes")
-    given = json.loads(ds.attrs["space"])  # constraints and start points are of no account here
+    given = json.loads(ds.attrs["space"])
     return Space.from_json({key: given[key] for key in ("parameters", "order")})
 
 
@@ -126,6 +133,8 @@ def ticks(coordinate: Coordinate, most: int) -> list[tuple[float, str]]:
     [(1e-05, '1e-5'), (1.0, '1')]
     >>> ticks(Coordinate("share", nothing, (-0.02, 0.52)), 3)
     [(0.0, '0'), (0.2, '0.2'), (0.4, '0.4')]
+    >>> ticks(Coordinate("near", nothing, (1.57053, 1.57068)), 2)
+    [(1.57053, '1.57053'), (1.57068, '1.57068')]
     """
     if coordinate.options:
         step = -(-len(coordinate.options) // most)
@@ -134,7 +143,13 @@ def ticks(coordinate: Coordinate, most: int) -> list[tuple[float, str]]:
     places = (_decades if coordinate.log else _round)(low, high, most, coordinate.whole)
     if len(places) < 2:
         places = _ends(coordinate)
-    return [(place, number(place)) for place in places]
+    return [(place, _told(place, 0.005 * (high - low))) for place in places]
+
+
+def _told(place: float, near: float) -> str:
+    """Text of a number, of as many digits as it takes to come near it."""
+    texts = [number(place, digits) for digits in range(3, 13)]
+    return next((text for text in texts if abs(float(text) - place) <= near), texts[-1])
 
 
 def _ends(coordinate: Coordinate) -> list[float]:
@@ -166,16 +181,21 @@ def _round(low: float, high: float, most: int, whole: bool) -> list[float]:
     return []
 
 
-def number(value: float) -> str:
-    """Short text of a number.
+def number(value: float, digits: int = 3) -> str:
+    """Short text of a number, of so many significant digits.
 
     Examples
     --------
-    >>> number(1e-05), number(250.0), number(2.5e+06), number(-0.0)
-    ('1e-5', '250', '2.5e6', '0')
+    >>> number(1e-05), number(250.0), number(2.5e+06), number(-0.0), number(0.00075)
+    ('1e-5', '250', '2.5e6', '0', '7.5e-4')
     """
-    text = f"{value + 0.0:.0f}" if 1000 <= abs(value) < 1e5 else f"{value + 0.0:.3g}"
-    mantissa, e, exponent = text.partition("e")
+    whole = 1000 <= abs(value) < 1e5 and digits == 3
+    text = f"{value + 0.0:.0f}" if whole else f"{value + 0.0:.{digits}g}"
+    if 0 < abs(value) < 1e-3:
+        mantissa, e, exponent = f"{value:.{digits - 1}e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    else:
+        mantissa, e, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if e else text
 
 

@@ -27,6 +27,8 @@ SMALL, NORMAL = 7.0, 7.5
 DPI = 150
 """Pixels an inch in a notebook."""
 BLUE, RED, GREY = "#0072B2", "#D55E00", "#767676"
+HUES = (BLUE, RED, "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
+"""For lines and areas that are named: Okabe and Ito's."""
 MAP = "cividis_r"
 """Dark is good, also on paper."""
 SPAN = 100.0

@@ -11,7 +11,7 @@ import xarray as xr
 from ensemblerl.records import AnyArray, BoolArray, Fate, FloatArray, IntArray
 from ensemblerl.report.answers import axis
 from ensemblerl.report.coordinates import wrapped
-from ensemblerl.report.figures import BLUE, GREY, RED, SMALL, figure, off_scale, shown, tidy
+from ensemblerl.report.figures import BLUE, GREY, HUES, RED, SMALL, figure, off_scale, shown, tidy
 from ensemblerl.report.naming import settle, width
 from ensemblerl.report.tables import MEMBER, column, members
 from ensemblerl.report.view import View, edges, view
@@ -25,8 +25,8 @@ class Course(NamedTuple):
 
     Parameters
     ----------
-    number, value : (n,) of the members that are settled; the value is NaN where not ok
-    ok : (n,)
+    number, value : (n,) of the members that are settled; the value is NaN where there is no reward
+    ok, violates : (n,) which ended well, and which of these are no answer for a constraint
     incumbent : (m,) best value so far, up to the first member that is not settled
     label : of the value, with units where they are known
     """
@@ -34,6 +34,7 @@ class Course(NamedTuple):
     number: IntArray
     value: FloatArray
     ok: BoolArray
+    violates: BoolArray
     incumbent: FloatArray
     label: str
 
@@ -46,11 +47,13 @@ def course(ds: xr.Dataset) -> Course:
     done = fate != Fate.pending
     leading = int(np.argmin(done)) if not done.all() else len(done)
     label, signed = axis(ds)
-    reward = np.where(fate == Fate.ok, column(ds, "reward"), np.nan)
+    told = column(ds, "reward")
+    ok, reward = fate == Fate.ok, np.where(np.isfinite(told), told, np.nan)
     return Course(
         number=column(ds, MEMBER)[done],
         value=signed(reward[done]),
-        ok=fate[done] == Fate.ok,
+        ok=ok[done],
+        violates=(ok & np.isneginf(told))[done],
         incumbent=signed(np.fmax.accumulate(reward[:leading])),
         label=label,
     )
@@ -86,14 +89,14 @@ def _name(ax: Axes, label: str) -> None:
 def _draw(ax: Axes, told: Course) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    number, value, ok = told.number, told.value, told.ok
+    number, value, ok = told.number, told.value, told.ok & ~told.violates
     fresh = not ax.has_data()
     size = 3.0 if len(number) <= 1000 else 1.5
     label = "ok" if ok.any() else "_ok"
     ax.plot(number[ok], value[ok], "o", ms=size, mew=0, color=GREY, alpha=0.5, label=label)
     _best_so_far(ax, told)
-    if not ok.all():
-        _mark(ax, number[~ok])
+    _mark(ax, number[told.violates], "+", HUES[3], "violates a constraint", 0.07)
+    _mark(ax, number[~told.ok], "x", RED, "not ok", 0.03)
     seen = view(value)
     if seen.log:
         ax.set_yscale("log")
@@ -134,18 +137,20 @@ def _limit(ax: Axes, number: IntArray, seen: View) -> None:
         label = "_too"
 
 
-def _mark(ax: Axes, failed: IntArray) -> None:
-    """A cross at the bottom for each failure, below all values."""
+def _mark(ax: Axes, number: IntArray, sign: str, color: str, label: str, height: float) -> None:
+    """A cross at the bottom for each of these members, below all values."""
+    if not len(number):
+        return
     ax.margins(y=0.1)
     ax.plot(
-        failed,
-        np.full(len(failed), 0.03),
-        "x",
+        number,
+        np.full(len(number), height),
+        sign,
         ms=3.5,
         mew=0.8,
-        color=RED,
+        color=color,
         transform=ax.get_xaxis_transform(),
-        label=f"not ok ({len(failed)})",
+        label=f"{label} ({len(number)})",
     )
 
 

@@ -19,7 +19,7 @@ from ensemblerl.simulations.causes import cause_of
 from ensemblerl.simulations.layouts import InvalidResult
 from ensemblerl.simulations.output import normalise
 from ensemblerl.store.codec import spelt
-from ensemblerl.store.columns import Layout, Points
+from ensemblerl.store.columns import Layout, Points, added
 from ensemblerl.store.kept import EVENTS, Kept, of_dataset, retold
 
 CHUNK_BYTES = 2**25
@@ -107,7 +107,16 @@ def reread(ds: xr.Dataset, goal: Goal) -> xr.Dataset:
         "fate": np.array([str(Fate.pending) if o is None else o.fate for o in rows]),
         "cause": np.array(["" if o is None else o.cause for o in rows], dtype=np.str_),
     }
-    out = ds.assign({name: _like(ds, name, data) for name, data in new.items()})
+    before, after = Points(kept.provenance), Points({**kept.provenance, "goal": description})
+    layout = next((e.layout for e in kept.events if isinstance(e, SchemaFixed)), None)
+    out = ds.drop_vars(added(layout, before) if before.constraints else (), errors="ignore")
+    out = out.assign({name: _like(ds, name, data) for name, data in new.items()})
+    if after.constraints:
+        violation, constraint = added(layout, after)
+        nothing = (np.nan,) * goal.k
+        values = np.array([nothing if o is None else o.value or nothing for o in rows])
+        out = out.assign_coords({constraint: after.constraints})
+        out = out.assign({violation: ((MEMBER, constraint), values.reshape(-1, goal.k)[:, 1:])})
     out.attrs = {**ds.attrs, "goal": json.dumps(spelt(description), allow_nan=False)}
     out.encoding = {
         **ds.encoding,
@@ -200,6 +209,7 @@ def _check_names(goal: Goal, names: Mapping[str, str]) -> None:
     if not isinstance(goal, Extremum):
         return
     needed = goal.objective.names if goal.objective.given not in names else frozenset[str]()
+    needed = needed.union(*(c.names for c in goal.subject_to))
     if missing := sorted({*needed, *(goal.keep or ())} - set(names)):
         raise ValueError(
             f"goal: {goal!r} wants variable {', '.join(missing)}; kept were: {_listed(names)}"

@@ -52,26 +52,33 @@ def settled(ds: xr.Dataset) -> set[int]:
 
 
 def ranked(ds: xr.Dataset) -> IntArray:
-    """Rows of the ok members, best first; of equals the one with the lowest number first."""
+    """Rows of the ok members that can be the answer (not those that violate a constraint), best
+    first; of equals the one with the lowest number first.
+    """
     reward = column(ds, "reward").astype(np.float64)
-    ok = (column(ds, "fate") == Fate.ok) & ~np.isnan(reward)
-    rows = np.flatnonzero(ok)
+    rows = np.flatnonzero((column(ds, "fate") == Fate.ok) & np.isfinite(reward))
     order = np.lexsort((column(ds, MEMBER)[rows], -reward[rows]))
     return np.asarray(rows[order], dtype=np.int64)
 
 
 def best(ds: xr.Dataset, n: int) -> xr.Dataset:
     """See `ensemblerl.report.accessor.Erl.best`."""
+    from ensemblerl.report.answers import answering
     from ensemblerl.resolve import whole
 
     n, ds = whole("n", n), members(ds)
     rows = ranked(ds)
     if not len(rows):
+        if n_ok := np.count_nonzero(column(ds, "fate") == Fate.ok):
+            raise ValueError(
+                f"ds: wanted a member that keeps to the goal's constraints, none of {n_ok} ok "
+                "members does; ds.erl.answer() says how many violate which"
+            )
         raise ValueError(
             f"ds: wanted a member that is ok, none of {ds.sizes[MEMBER]} is; "
             "ds.erl.failures() says why"
         )
-    return ds.isel({MEMBER: rows[:n]})
+    return ds.isel({MEMBER: answering(ds, rows)[:n]})
 
 
 def parameters(ds: xr.Dataset) -> list[str]:

@@ -53,14 +53,28 @@ class Series(NamedTuple):
     coord: bool = False
 
 
+_MISSED = {"long_name": "by how much the constraint is missed, 0 or below where it holds"}
+_SUBJECT = {"long_name": "constraint on the results"}
+
+
 class Points:
-    """The physical side of the space in a provenance: parameters of rows of the cube.
+    """What a provenance says of the columns: the parameters of rows of the cube, and the goal's
+    constraints.
 
     Without a space there are no parameters.
+
+    Attributes
+    ----------
+    constraints : texts of the goal's constraints; its values after the first are by how much
+        each is missed
     """
 
     def __init__(self, provenance: Mapping[str, Any]) -> None:
         self._space: Any = None
+        goal = provenance.get("goal") or {}
+        subject_to = list(goal.get("subject_to") or ())
+        # another's goal may mean something else by it
+        self.constraints = subject_to if goal.get("k") == 1 + len(subject_to) else []
         if provenance.get("space"):
             from ensemblerl.space import Space
 
@@ -108,6 +122,9 @@ def columns(ledger: Ledger, rows: slice, points: Points, *, first: int = 0) -> d
     out |= points.series(members.unit)
     for name, data in _values(ledger, rows).items():
         out[name] = _known(name, data)
+    if points.constraints:
+        violation, constraint = added(ledger.schema.layout if ledger.schema else None, points)
+        out[violation] = _series(ledger["value"][rows, 1:], _MISSED, dims=(constraint,))
     for name, note in _STANDING.items():
         if name in members.notes:
             out[note] = _known(note, members.notes[name])
@@ -238,6 +255,10 @@ class Layout:
         self.statics = {
             self._names[name]: self._static(about) for name, about in given["coords"].items()
         }
+        if points and points.constraints:
+            data, name = text(points.constraints), added(layout, points)[1]
+            spec = Spec((name,), data.shape, data.dtype, dict(_SUBJECT))
+            self.statics[name] = Series(spec, data, True)
         self.member_bytes = sum(
             field.spec.dtype.itemsize * int(np.prod(field.spec.shape, dtype=np.int64))
             for field in self.fields.values()
@@ -268,6 +289,19 @@ def _names(layout: Mapping[str, Any], parameters: list[str]) -> dict[str, str]:
     every = [*layout["variables"].values(), *layout["coords"].values()]
     others = {*layout["coords"], *(dim for about in every for dim in about["dims"])} - out.keys()
     return out | field_names(sorted(others), [*parameters, *out.values()])
+
+
+def added(layout: Mapping[str, Any] | None, points: Points) -> tuple[str, str]:
+    """Names in the dataset of the violations and of their dimension: where parameters or results
+    have them, with as many prefixes ``goal_`` as it takes.
+    """
+    given = layout or {"variables": {}, "coords": {}}
+    taken = {*points.names, *_names(given, points.names).values()}
+
+    def free(name: str) -> str:
+        return free(f"goal_{name}") if name in taken else name
+
+    return free("violation"), free("constraint")
 
 
 def _promoted(dtype: str) -> np.dtype[Any]:

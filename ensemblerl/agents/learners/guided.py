@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ensemblerl.agents.base import Learner, Lesson, Memory, Policy, Tray
 from ensemblerl.agents.critics.committee import Committee, Critics
+from ensemblerl.agents.critics.credit import shared
 from ensemblerl.agents.critics.picking import picked
 from ensemblerl.agents.learners.mpo import Fitted
 from ensemblerl.protocols import State
@@ -79,7 +81,11 @@ class Guided:
             return Lesson(lesson.policy, metrics)
         better = self._improved(lesson.policy, critics, weights, committee, rng)
         if demands.picked_share > 0:
-            self.tray = picked(critics, weights, better, memory.waiting().unit, n, rng)
+            shares, share = shared(rows, weights, demands.picked_share)
+            tray = picked(critics, shares, better, memory.waiting().unit, n, rng)
+            self.tray = replace(tray, share=share)
+            metrics["picked_share"] = share * demands.picked_share
+            metrics |= {f"share_{name}": by for name, by in shares.items()}
         return Lesson(better, metrics)
 
     def _improved(
