@@ -80,7 +80,7 @@ def explore(
     goal : the question
     n_members : total number of members, those already in the store included
     sampler : a `Sampler`, or a callable of the cube such as ``samplers.Sobol``; when None the
-        agent `MaxEnt`, with one point in twenty from a Sobol' sequence
+        agent `MaxEnt`, with some points from a Sobol' sequence and from a plain search
     cluster : None (local Dask workers, one for each core), an executor such as ``Serial()``, any
         ``concurrent.futures.Executor``, a ``distributed.Client``, or a Dask cluster object
     store : directory; a temporary one, removed in the end, when None

@@ -382,7 +382,7 @@ class TestCampaigns:
         ).run()
         assert len(versions_of(tmp_path / "s")) > 3
         proposers = set(erl.open(tmp_path / "s").proposer.values.tolist())
-        assert proposers <= {"agent", "sobol"}
+        assert proposers <= {"agent", "sobol", "differential_evolution"}
         assert "agent" in proposers
 
 

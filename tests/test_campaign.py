@@ -280,7 +280,7 @@ def test_start_points_go_first():
     space = erl.Space({name: SPACE[name] for name in SPACE}, start=start)
     ds = erl.explore(simulate, space, erl.Minimize("rmse"), n_members=5, cluster="serial", seed=1)
     assert ds.proposer[0] == "start"
-    assert set(ds.proposer.values[1:].tolist()) <= {"agent", "sobol"}
+    assert set(ds.proposer.values[1:].tolist()) <= {"agent", "sobol", "differential_evolution"}
     assert ds.a[0] == pytest.approx(0.25, abs=1e-12)
     assert np.isnan(ds.log_prob[0])
 

@@ -53,10 +53,11 @@ def test_what_makes_a_sampler(given, kind):
     assert getattr(sampler, "n", 12) == 12
 
 
-def test_the_default_is_the_agent_and_sobol_at_the_floor():
+def test_the_default_is_the_agent_sobol_and_a_plain_search():
     sampler = as_sampler(None, SPACE, 12)
-    assert [part.name for part in sampler.parts] == ["agent", "sobol"]
-    assert sampler.shares.tolist() == pytest.approx([0.95, 0.05])
+    assert [part.name for part in sampler.parts] == ["agent", "sobol", "differential_evolution"]
+    assert sampler.shares.tolist() == pytest.approx([0.85, 0.05, 0.1])
+    assert sampler.credit
 
 
 def test_an_n_with_a_default_is_not_the_number_of_members():

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from ensemblerl import Minimize, explore, samplers
 from ensemblerl.parameters import Choice, Integer, Real
 from ensemblerl.records import Cube, Proposals, Results
-from ensemblerl.samplers import Chain, LatinHypercube, Listed, Portfolio, Sobol, Uniform
+from ensemblerl.samplers import (
+    Chain,
+    DifferentialEvolution,
+    LatinHypercube,
+    Listed,
+    Portfolio,
+    Sobol,
+    Uniform,
+)
 from ensemblerl.samplers import base as base_module
 from ensemblerl.samplers.portfolio import log_mean
 from ensemblerl.samplers.uniform import open_interval
@@ -54,6 +62,9 @@ PARTS = {
     ),
     "portfolio of a chain": lambda cube: Portfolio(
         [Chain([listed(cube, 7), listed(cube, 9, "more")]), LatinHypercube(cube, 10)]
+    ),
+    "portfolio with credit": lambda cube: Portfolio(
+        [Sobol(cube), DifferentialEvolution(cube), listed(cube, 7)], credit=True
     ),
 }
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ensemblerl.protocols import Metrics, Sampler, State
-from ensemblerl.records import FloatArray, Members, Proposals, Results
+from ensemblerl.records import Demands, FloatArray, Members, Proposals, Results
+from ensemblerl.samplers.credit import WINDOW, Credit, heed_all
 from ensemblerl.samplers.dealing import Deal, preferences
 from ensemblerl.samplers.parts import (
     cube_of,
@@ -30,10 +31,14 @@ class Portfolio:
     (the balance heuristic, Veach and Guibas 1995, doi:10.1145/218380.218498), so that a weight
     is bounded by 1 / share of the prior once a part draws from the prior. Points from parts
     without a density have none and do not enter the mixture. A part that has no more points
-    leaves its share to the others. Who proposes point i is a function of i and of a key, drawn at
-    the first ask and noted as ``<name>_key``, with i as ``<name>_index``; fixed designs among the
-    parts get their keys from it. So a portfolio of fixed designs is one itself: its points do
-    not depend on how many are asked for at a time.
+    leaves its share to the others. Who proposes point i is a function of i, of the shares and of a
+    key, drawn at the first ask and noted as ``<name>_key``, with i as ``<name>_index``; fixed
+    designs among the parts get their keys from it. So a portfolio of fixed designs is one itself:
+    its points do not depend on how many are asked for at a time.
+
+    With ``credit`` the shares follow the parts whose members improve on what is known; the share
+    that a point's part had when it was drawn is noted as ``<name>_share``, and densities are
+    of the mixture with the shares of that moment.
 
     Under a known constraint each part rejects for itself and its density stays untruncated: the
     mixture is exact up to the parts' own feasible masses.
@@ -44,12 +49,14 @@ class Portfolio:
         with a density offer ``log_density``, (n, ndim) -> (n,), of what they draw from now
     shares : (len(parts),) relative shares, None for equal ones
     floor : smallest share of a part
+    credit : newest settled members whose results move the shares, see `Credit`; True for 64,
+        False for shares that stay. Goals that look for no extremum leave them where they are.
     name : its own name
 
     Raises
     ------
     TypeError, ValueError
-        for parts, shares or a floor that do not fit, naming the argument
+        for parts, shares, a floor or a credit that do not fit, naming the argument
 
     Examples
     --------
@@ -69,6 +76,7 @@ class Portfolio:
         *,
         shares: Sequence[float] | None = None,
         floor: float = 0.05,
+        credit: bool | int = False,
         name: str = "portfolio",
     ) -> None:
         self.parts, self.name, self.floor = unique_parts(parts), name, floor
@@ -77,6 +85,10 @@ class Portfolio:
             raise TypeError("parts: wanted one sampler at least with a cube, got none")
         self.cube = cube
         self.shares = floored(shares, len(self.parts), floor)
+        self.credit = window_of(credit)
+        self._credit = Credit(self.parts, self.shares, floor, self.credit) if self.credit else None
+        if self._credit is not None:
+            self.heed = self._heed  # where nobody heeds, a campaign need not work out demands
         self._at = Position(name)
         self.has_density = any(part.has_density for part in self.parts)
         self.order_free = all(part.order_free for part in self.parts)
@@ -89,8 +101,8 @@ class Portfolio:
     ) -> Proposals:
         """At most n points, in the order in which their parts were drawn."""
         self.prime(rng)
-        masses, place = self._masses(), self._at.place
-        deal = Deal(self.parts, preferences(self._at.key, place, n, self.shares))
+        masses, place, live = self._masses(), self._at.place, self.live_shares
+        deal = Deal(self.parts, preferences(self._at.key, place, n, self._shares))
         asked = deal.run(rng, context)
         m = sum(len(proposals) for _, proposals in asked)
         unit = np.empty((m, self.cube.ndim))
@@ -101,6 +113,9 @@ class Portfolio:
             # A part with a density that ran out half-way: no one mixture drew these points.
             steady = _proportional(masses, self._masses() * ~deal.dry)
             notes["log_prob"] = self._mixed(unit, notes["log_prob"], masses, steady)
+        if self._credit is not None:
+            part = self._credit.parts_of(notes.get("proposer", np.zeros(0, dtype=np.str_)))
+            notes[f"{self.name}_share"] = np.where(part < 0, np.nan, live[part])
         index = np.arange(place, place + m)
         self._at.move(index)
         return Proposals(unit, {**notes, **self._at.notes(index)})
@@ -135,11 +150,17 @@ class Portfolio:
         return log_mean(self._logs(unit, masses), masses[masses > 0])
 
     @property
+    def _shares(self) -> FloatArray:
+        """(len(parts),) as drawn from now, were none of them spent."""
+        return self.shares if self._credit is None else self._credit.shares
+
+    @property
     def live_shares(self) -> FloatArray:
         """(len(parts),) shares as drawn from now: 0 for parts that have no more points."""
         live = np.array([not spent(part) for part in self.parts])
-        total = float((self.shares * live).sum())
-        return np.asarray(self.shares * live / (total or 1.0))
+        shares = self._shares
+        total = float((shares * live).sum())
+        return np.asarray(shares * live / (total or 1.0))
 
     def _masses(self) -> FloatArray:
         """(len(parts),) share of all points that come from each part and have a density."""
@@ -156,24 +177,35 @@ class Portfolio:
         """True when no part has a point left."""
         return all(spent(part) for part in self.parts)
 
+    def _heed(self, demands: Demands) -> None:
+        """What the goal asks now: handed on to the parts, which a hook of its own hides."""
+        assert self._credit is not None
+        self._credit.heed(demands)
+        heed_all(self.parts, demands)
+
     def tell(self, members: Members, results: Results) -> Metrics:
         """Tell every part everything."""
         self._at.told(members)
+        if self._credit is not None:
+            self._credit.tell(members, results)
         return tell_all(self.parts, members, results)
 
     def state_dict(self) -> State:
-        """Key and place, and the states of the parts."""
-        return {**self._at.state_dict(), "parts": state_of(self.parts)}
+        """Key and place, the states of the parts, and what the shares follow from."""
+        credit = {} if self._credit is None else {"credit": self._credit.state_dict()}
+        return {**self._at.state_dict(), **credit, "parts": state_of(self.parts)}
 
     def load_state_dict(self, state: State) -> None:
         """Take them up."""
         self._at.load_state_dict(state)
         load_state_of(self.parts, state["parts"])
+        if self._credit is not None:
+            self._credit.load_state_dict(state["credit"])
 
     def describe(self) -> dict[str, Any]:
-        """Name, parts, shares and floor."""
+        """Name, parts, shares, floor and credit."""
         parts = [part.describe() for part in self.parts]
-        given = {"shares": self.shares.tolist(), "floor": self.floor}
+        given = {"shares": self.shares.tolist(), "floor": self.floor, "credit": self.credit}
         return {"sampler": type(self).__name__, "name": self.name, "parts": parts, **given}
 
     def __repr__(self) -> str:
@@ -198,6 +230,21 @@ def log_mean(logs: FloatArray, masses: FloatArray) -> FloatArray:
 
 def _proportional(one: FloatArray, two: FloatArray) -> bool:
     return bool(np.allclose(one * two.sum(), two * one.sum(), rtol=1e-12, atol=0.0))
+
+
+def window_of(credit: Any) -> int:
+    """Members that count for the shares, 0 for none.
+
+    Raises
+    ------
+    ValueError
+        for anything but a truth value or a whole number >= 1
+    """
+    if isinstance(credit, bool):
+        return WINDOW if credit else 0
+    if not isinstance(credit, int) or credit < 1:
+        raise ValueError(f"credit: wanted True, False or a whole number >= 1, got {credit!r}")
+    return credit
 
 
 def floored(shares: Sequence[float] | None, n: int, floor: float) -> FloatArray:
