@@ -9,18 +9,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve
 
 from ensemblerl.agents.critics.features import columns
 from ensemblerl.agents.critics.gaussian_process import (
-    MEMBERS,
-    TUNED,
     Bend,
     GaussianProcess,
     fit,
-    thinned,
 )
-from ensemblerl.agents.critics.kernel import JITTER, correlation, squares, start, tuned
+from ensemblerl.agents.critics.kernel import JITTER, correlation, squares
 from ensemblerl.records import Cube, FloatArray
 
 STRAIGHT = 1e6
@@ -109,15 +106,9 @@ def _straight(cube: Cube, unit: FloatArray, reward: FloatArray) -> GaussianProce
     plain = Bend(float(reward.max()), STRAIGHT * float(np.ptp(reward)), 0.0, 1.0)
     t = plain(reward)
     how = replace(plain, middle=float(t.mean()), scale=float(t.std()))
-    few, keep = thinned(reward, TUNED), thinned(reward, MEMBERS)
-    theta = tuned(start(cube.ndim), *columns(cube, unit[few]), how(reward[few]))
-    x, of = columns(cube, unit[keep])
-    x, y = x / np.exp(theta)[of], how(reward[keep])
-    size, noise = np.exp(theta[-2:])
-    K = size * correlation(x, x)
-    K[np.diag_indices(len(x))] += noise + JITTER * size
-    factor = cholesky(K, lower=True)
-    return GaussianProcess(cube, how, theta, unit[keep], x, y, factor, cho_solve((factor, True), y))
+    process = fit(cube, unit, reward, how=how)
+    assert process is not None  # there is how to bend them
+    return process
 
 
 def skill(process: GaussianProcess, prior: FloatArray) -> Skill:

@@ -16,17 +16,22 @@ from ensemblerl.store.index import SegmentIndex
 SHORT = erl.Space(x=erl.Real(0.0, 1.0), seconds=erl.Real(0.1, 0.4))
 
 
-@pytest.mark.timeout(180)
-def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm, tmp_path):
+def brought(tmp_path):
+    """A cluster as somebody makes it without us, with two jobs on their way."""
     from ensemblerl.cluster.jobqueue import cluster_classes
 
-    rig = Rig(slurm, tmp_path / "row")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = cluster_classes()["slurm"](
             cores=2, processes=1, memory="1GB", log_directory=str(tmp_path / "logs")
         )
     cluster.scale(jobs=2)
+    return cluster
+
+
+@pytest.mark.timeout(180)
+def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm, tmp_path):
+    rig, cluster = Rig(slurm, tmp_path / "row"), brought(tmp_path)
     try:
         handle = rig.launch(cluster, 120)
         rig.after(handle, 6)
@@ -51,15 +56,7 @@ def test_a_cluster_that_somebody_brought_is_looked_after_and_stays_theirs(slurm,
 @pytest.mark.timeout(180)
 def test_members_that_are_done_when_their_job_is_cancelled_are_not_run_again(slurm, tmp_path):
     """A job that somebody brought ends without grace, just after one of its members has."""
-    from ensemblerl.cluster.jobqueue import cluster_classes
-
-    rig = Rig(slurm, tmp_path / "row")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cluster = cluster_classes()["slurm"](
-            cores=2, processes=1, memory="1GB", log_directory=str(tmp_path / "logs")
-        )
-    cluster.scale(jobs=2)
+    rig, cluster = Rig(slurm, tmp_path / "row"), brought(tmp_path)
     try:
         handle = rig.launch(cluster, 60, space=SHORT)
         rig.after(handle, 4)

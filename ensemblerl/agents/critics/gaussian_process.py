@@ -203,15 +203,20 @@ class GaussianProcess:
 
 
 def fit(
-    cube: Cube, unit: FloatArray, reward: FloatArray, theta: FloatArray | None = None
+    cube: Cube,
+    unit: FloatArray,
+    reward: FloatArray,
+    theta: FloatArray | None = None,
+    how: Bend | None = None,
 ) -> GaussianProcess | None:
     """(n, ndim) points, (n,) finite rewards -> the critic; None where there is nothing to see.
 
     Parameters
     ----------
     theta : scales to take; None: tune them
+    how : to bend the rewards; None: `bend`
     """
-    how = bend(reward) if len(reward) > 1 else None
+    how = bend(reward) if how is None and len(reward) > 1 else how
     if how is None:
         return None
     if theta is None:
