@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,15 +84,20 @@ def stop(task: Task, cause: str = "stopped before it began") -> Finished:
     )
 
 
-def found(job: Job, number: int, attempt: int) -> Finished | None:
-    """What somebody has written of an attempt; None where there is nothing."""
+def found(job: Job, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Finished]:
+    """What somebody has written of attempts, by (number, attempt); one that was not begun there
+    is not among them.
+    """
+    out = dict[tuple[int, int], Finished]()
     if not job.segments:
-        return None
-    index = SegmentIndex(job.segments, keep=False)
+        return out
+    index = SegmentIndex(job.segments, verify=False, keep=False)
     for outcome, _ in index.poll():
-        if (outcome.number, outcome.attempt) == (number, attempt):
-            return Finished(outcome, {}, index.layouts.get(outcome.schema), written=True)
-    return None
+        key = outcome.number, outcome.attempt
+        if key in keys and outcome.fate != Fate.stopped and (key not in out or outcome.schema):
+            layout = index.layouts.get(outcome.schema)
+            out[key] = Finished(outcome, {}, layout, written=True)
+    return out
 
 
 def _tried(

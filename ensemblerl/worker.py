@@ -95,9 +95,12 @@ def run_bundle(
     """
     if os.getpid() != job.driver:
         _ignore_interrupts()
-    recorder = Recorder(job)
-    for task in tasks(members, job.casts):
-        if task[:2] in stopped:
+    recorder, doing = Recorder(job), list(tasks(members, job.casts))
+    done = found(job, {task[:2] for task in doing}) if again else {}
+    for task in doing:
+        if task[:2] in done:
+            recorder.add(done[task[:2]])
+        elif task[:2] in stopped:
             recorder.add(stop(task))
         elif late := too_late(place):
             recorder.add(stop(task, late))
@@ -148,12 +151,10 @@ def run(job: Job, task: Task, place: Place = ANYWHERE, *, again: bool = False) -
     Parameters
     ----------
     job, task, place : what to run, for whom, and with what
-    again : another worker was given it before: what it has written is not run
+    again : another worker was given it before, whose supervisor may just be done with it
     """
     if isinstance(job.simulation, Detached):
         return start.run(job, task, place, again=again)
-    if again and (done := found(job, *task[:2])) is not None:
-        return done
     call = partial(job.simulation, task.point, seed=task.seed, member=task.member)
     return finish(job, task, call)
 

@@ -340,3 +340,15 @@ def test_the_history_of_members_that_all_violate_has_no_values():
     ax = ds.erl.plot.history()
     assert ax.get_legend_handles_labels()[1] == ["violates a constraint (6)"]
     assert int(ds.erl.answer().best_member) == -1
+
+
+def test_importance_says_that_it_knows_nothing_of_members_that_violate():
+    def steep(x, y):
+        return {"f": x + 10 * max(0.0, y - 0.5), "g": y}
+
+    space = erl.Space(x=erl.Real(0.0, 1.0), y=erl.Real(0.0, 1.0))
+    goal = erl.Minimize("f", subject_to=["g <= 0.5"])
+    ds = erl.explore(steep, space, goal, n_members=64, sampler="sobol", cluster="serial", seed=2)
+    told = ds.erl.importance()
+    assert told.n_left_out == int((ds.y > 0.5).sum()) > 0
+    assert told.verdict.startswith("Do not trust this where members violate a constraint: ")

@@ -231,6 +231,31 @@ def test_a_scheduler_that_ends_ends_the_campaign_and_loses_nothing(
     assert len(died) <= (2 if end is scheduler_gone else 0)
 
 
+def kill_above_half(x: float) -> float:
+    if x > 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+    return x
+
+
+def test_nobody_is_charged_with_the_end_of_a_worker_behind_another(tmp_path: Path) -> None:
+    """On a cluster with Dask's own settings, where members wait at workers."""
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        LocalCluster(silence_logs=60, **options) as cluster,
+        Client(cluster, set_as_default=False) as theirs,
+    ):
+        ds = erl.explore(
+            kill_above_half, SPACE, erl.Minimize(), n_members=8, sampler="sobol", seed=3,
+            cluster=theirs, store=tmp_path / "s",
+        )  # fmt: skip
+    innocent = ds.x.values <= 0.5
+    assert 0 < innocent.sum() < 8
+    assert (ds.fate.values[innocent] == "ok").all()
+    assert (ds.attempt.values[innocent] == 1).all()
+    assert (ds.fate.values[~innocent] == "failed").all()
+
+
 @pytest.mark.parametrize("expected", [True, False], ids=["leaves", "dies"])
 def test_what_is_done_is_not_done_again_when_its_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: bool

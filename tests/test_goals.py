@@ -278,15 +278,18 @@ class TestNoise:
         told = f"posterior mean of 'value': {float(answer.best_mean):.6g} ± "
         assert told in answer.attrs["verdict"]
 
-    def test_the_posterior_covers_the_truth(self):
-        z = []
+    @pytest.mark.parametrize("n", [16, 30, 60])
+    def test_the_posterior_covers_the_truth(self, n):
+        z, at_best = [], []
         for seed in range(20):
             rng = np.random.default_rng(seed)
-            unit = rng.random((60, 2))
+            unit = rng.random((n, 2))
             true = bowl(*unit.T)
-            mean, sd = posterior(PLANE, unit, true + 0.1 * rng.standard_normal(60))
+            mean, sd = posterior(PLANE, unit, true + 0.1 * rng.standard_normal(n))
             z.append(((mean - true) / sd)[::10])
-        assert 0.5 < np.std(z) < 1.5
+            at_best.append(((mean - true) / sd)[np.argmax(mean)])
+        assert 0.5 < np.std(z) < 1.6
+        assert np.quantile(np.abs(at_best), 0.9) < 3.0
 
     def test_one_lucky_draw_among_many_of_the_same_point(self):
         unit = np.repeat([[0.2, 0.2], [0.8, 0.8]], 12, axis=0)

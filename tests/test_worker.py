@@ -127,6 +127,17 @@ def test_what_another_worker_has_done_is_not_done_again(tmp_path):
     assert sum("number" in f.header for p in tmp_path.glob("*.seg") for f in scan(p)) == 3
 
 
+def test_what_is_done_counts_also_where_there_is_no_time_left(tmp_path):
+    late = Place(until=time.monotonic() + 1, needed=60.0)
+    plain = job(lambda x: x, tmp_path)
+    run_bundle(plain, members(x=[1.0]))
+    answer = run_bundle(plain, members(x=[1.0, 2.0]), again=True, place=late)
+    assert [o.fate for o in answer.outcomes] == [Fate.ok, Fate.stopped]
+    # and what was not begun is not done
+    answer = run_bundle(plain, members(x=[1.0, 2.0]), again=True)
+    assert [o.fate for o in answer.outcomes] == [Fate.ok, Fate.ok]
+
+
 def test_without_segments_nobody_knows_what_another_worker_has_done():
     answer = run_bundle(job(lambda x: x), members(x=[1.0]), again=True)
     assert answer.outcomes[0].value == (1.0,)

@@ -120,17 +120,19 @@ class DaskExecutor:
         TypeError
             when simulation or goal cannot be pickled
         RuntimeError
-            when the workers have no usable ensemblerl
+            when scheduler or workers have no usable ensemblerl
         """
         parcel = packed(job)
         self._cores = max(1, job.simulation.cores)
         client = self._connected()
         self._renew()
         try:
+            Once.ask(client)
             client.register_plugin(self._carrier(parcel, job), name=self._key)
         except Exception as error:
-            raise RuntimeError(f"the Dask workers cannot take a job: {error}") from error
-        Once.ask(client)
+            raise RuntimeError(
+                f"the Dask scheduler and workers cannot take a job: {error}"
+            ) from error
         self._gathering = Gathering(client, self._explain)
 
     def _carrier(self, parcel: Parcel, job: Job) -> CarryJob:

@@ -18,9 +18,10 @@ class Once(SchedulerPlugin):
     was about to send it, ends. What the members found is on disk then.
 
     So of a bundle that is done, it forgets how to compute it: what is lost is looked for on disk.
-    One whose worker died is not sent again: why it died is for the campaign to judge. And one
-    that is sent again all the same, by a worker that closes in good order, is looked for on disk
-    before it is run.
+    One whose worker died is not sent again: why it died is for the campaign to judge. Therefore
+    none waits behind another at a worker, or it would be charged with an end that it had no part
+    in. And one that is sent again all the same, by a worker that closes in good order, is looked
+    for on disk before it is run.
     """
 
     name, idempotent = NAME, True
@@ -28,13 +29,20 @@ class Once(SchedulerPlugin):
 
     @classmethod
     def ask(cls, client: Any) -> None:
-        """Have it done by this client's scheduler, where that has ensemblerl."""
-        with suppress(ImportError, OSError, ValueError):  # the last: it takes no plugins
+        """Have it done by this client's scheduler, unless that takes no plugins.
+
+        Raises
+        ------
+        ImportError
+            where the scheduler has no ensemblerl
+        """
+        with suppress(OSError, ValueError):  # it is gone, which others say; it takes none
             client.register_plugin(cls(), name=NAME)
 
     async def start(self, scheduler: Any) -> None:
         """See `distributed.SchedulerPlugin`."""
         self._scheduler = scheduler
+        scheduler.WORKER_SATURATION = min(scheduler.WORKER_SATURATION, 1.0)
 
     def transition(self, key: Any, start: Any, finish: Any, *args: Any, **kwargs: Any) -> None:
         """A task has another state; see `distributed.SchedulerPlugin`."""

@@ -25,6 +25,9 @@ TUNED = 256
 """Members that its scales are tuned on."""
 BLOCK = 4096
 """Points at a time: bounds the memory."""
+NOISE = (0.3, 1.5)
+"""Prior of the variance of the noise, of results of unit variance: log-normal, middle and spread.
+Who calls a goal noisy says that there is some; the agent's own critic begins with next to none."""
 LOUD = 0.5
 """Share of the noise in the variance that scales are also tuned from: what is noise may look like
 short length scales from elsewhere."""
@@ -97,8 +100,9 @@ def posterior(space: Space, unit: FloatArray, reward: FloatArray) -> tuple[Float
     few = _evenly(len(y), TUNED)
     quiet = start(space.ndim)
     begins = quiet, np.array([*quiet[:-1], np.log(LOUD)])
-    found = [tuned(theta, x[few], of, y[few]) for theta in begins]
-    theta = min(found, key=lambda theta: negative_log_posterior(theta, x[few], of, y[few])[0])
+    seen = x[few], of, y[few], NOISE
+    found = [tuned(theta, *seen) for theta in begins]
+    theta = min(found, key=lambda theta: negative_log_posterior(theta, *seen)[0])
     keep, x = _evenly(len(y), MEMBERS), x / np.exp(theta)[of]
     size, noise = np.exp(theta[-2:])
     K = size * correlation(x[keep], x[keep])

@@ -76,6 +76,7 @@ def importance(ds: xr.Dataset, *, seed: int) -> xr.Dataset:
     out = xr.Dataset(data, {DIM: list(space)}, attrs)
     out = out.isel({DIM: np.argsort(-value.total, kind="stable")})
     constrained = bool(json.loads(ds.attrs["space"]).get("constraints"))
+    out.attrs["n_left_out"] = int(np.isneginf(column(ds, "reward")).sum())
     return out.assign_attrs(verdict=verdict(out, constrained=constrained))
 
 
@@ -84,8 +85,9 @@ def _seen(ds: xr.Dataset, space: Space) -> tuple[FloatArray, FloatArray]:
     rows, least = np.sort(ranked(ds)), 2 * (space.ndim + 1)
     if len(rows) < least:
         raise ValueError(
-            f"ds: wanted {least} members that are ok, twice as many as parameters and two more, "
-            f"to fit a critic to; got {len(rows)} of {ds.sizes[MEMBER]}"
+            f"ds: wanted {least} members that are ok and keep to the goal's constraints, twice as "
+            "many as parameters and two more, to fit a critic to; "
+            f"got {len(rows)} of {ds.sizes[MEMBER]}"
         )
     unit = space.to_unit({name: column(ds, name)[rows] for name in space})
     return unit, column(ds, "reward")[rows].astype(np.float64)
@@ -163,6 +165,11 @@ def verdict(out: xr.Dataset, *, constrained: bool) -> str:
         worth = f"A rough picture: {told}."
     else:
         worth = f"Do not trust this: {told}. {MORE}"
+    if left := out.attrs.get("n_left_out"):
+        worth = (
+            f"Do not trust this where members violate a constraint: {left} do and are left out, so "
+            f"that the critic only guesses there. Else: {told}."
+        )
     said = "; ".join(_said(out.isel({DIM: i})) for i in range(min(TOLD, out.sizes[DIM])))
     beyond = " Known constraints are left out of the prior." if constrained else ""
     return f"{worth} It puts {said}.{beyond} This is a critic's view, not a measurement."

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ensemblerl.records import AnyArray, BoolArray, Fate, FloatArray, IntArray
-from ensemblerl.report.answers import axis
+from ensemblerl.report.answers import answering, axis
 from ensemblerl.report.figures import GREY, RED, SMALL, off_scale
 from ensemblerl.report.tables import column, ranked
 from ensemblerl.report.view import View, edges
@@ -59,7 +59,7 @@ class Tried(NamedTuple):
 def tried(ds: xr.Dataset) -> Tried:
     """The points of a campaign."""
     fate: AnyArray = column(ds, "fate")
-    rows = ranked(ds)[::-1]
+    rows = answering(ds, ranked(ds))[::-1]
     label, signed = axis(ds)
     value = signed(column(ds, "reward")[rows].astype(np.float64))
     return Tried(rows, value, (fate != Fate.ok) & (fate != Fate.pending), label)

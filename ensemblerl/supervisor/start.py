@@ -71,8 +71,8 @@ def run(job: Job, task: Task, place: Place, *, again: bool = False) -> Finished:
             return _awaited(job, task, running)
     try:
         # looked for now: who writes a record does so before it stops running
-        if again and (done := found(job, *task[:2])) is not None:
-            return done
+        if again and (done := found(job, [task[:2]])):
+            return done[task[:2]]
         return _prepared(job, task, store, place)
     finally:
         if store is not None:
@@ -134,7 +134,7 @@ def _awaited(job: Job, task: Task, running: Running) -> Finished:
     while key in running.all():
         time.sleep(LOOK)
     gone = "another worker had begun it, and its supervisor is gone without a result"
-    return found(job, *key) or _lost(task, gone)
+    return found(job, [key]).get(key) or _lost(task, gone)
 
 
 def _taken(process: subprocess.Popen[bytes], job: Job) -> Finished:

@@ -46,7 +46,13 @@ def start(D: int) -> FloatArray:
     return np.asarray(np.log([*[LENGTH * np.sqrt(D)] * D, 1.0, 1e-3]))
 
 
-def tuned(theta: FloatArray, x: FloatArray, of: IntArray, y: FloatArray) -> FloatArray:
+def tuned(
+    theta: FloatArray,
+    x: FloatArray,
+    of: IntArray,
+    y: FloatArray,
+    noise: tuple[float, float] = (NOISE, NOISE_SPREAD),
+) -> FloatArray:
     """The most probable scales, from ``theta`` on.
 
     Parameters
@@ -54,13 +60,14 @@ def tuned(theta: FloatArray, x: FloatArray, of: IntArray, y: FloatArray) -> Floa
     theta : (D + 2,) logs, see `start`
     x : (n, F), ``of`` (F,) the coordinate of each column
     y : (n,)
+    noise : prior of its variance, log-normal: middle, spread of its log
     """
     D = len(theta) - 2
     logs = [tuple(np.log(bound)) for bound in BOUNDS]
     found = minimize(
         negative_log_posterior,
         np.clip(theta, *np.array([logs[0]] * D + logs[1:]).T),
-        args=(x, of, y),
+        args=(x, of, y, noise),
         jac=True,
         method="L-BFGS-B",
         bounds=[logs[0]] * D + logs[1:],
@@ -70,7 +77,11 @@ def tuned(theta: FloatArray, x: FloatArray, of: IntArray, y: FloatArray) -> Floa
 
 
 def negative_log_posterior(
-    theta: FloatArray, x: FloatArray, of: IntArray, y: FloatArray
+    theta: FloatArray,
+    x: FloatArray,
+    of: IntArray,
+    y: FloatArray,
+    prior: tuple[float, float] = (NOISE, NOISE_SPREAD),
 ) -> tuple[float, FloatArray]:
     """The value and its (D + 2,) gradient, Rasmussen and Williams 2006, equations 5.8 and 5.9."""
     D, n = len(theta) - 2, len(y)
@@ -94,7 +105,7 @@ def negative_log_posterior(
     slope[:D] = 0.5 * np.bincount(of, by_column, minlength=D)
     slope[D] = 0.5 * size * float((W * shape).sum() + JITTER * np.trace(W))
     slope[D + 1] = 0.5 * noise * float(np.trace(W))
-    at = np.log(np.concatenate([np.full(D, LENGTH * np.sqrt(D)), [1.0, NOISE]]))
-    spread = np.concatenate([np.full(D, SPREAD), [1.0, NOISE_SPREAD]])
+    at = np.log(np.concatenate([np.full(D, LENGTH * np.sqrt(D)), [1.0, prior[0]]]))
+    spread = np.concatenate([np.full(D, SPREAD), [1.0, prior[1]]])
     z = (theta - at) / spread
     return float(value + 0.5 * z @ z), slope + z / spread
