@@ -85,8 +85,8 @@ def stop(task: Task, cause: str = "stopped before it began") -> Finished:
 
 
 def found(job: Job, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Finished]:
-    """What somebody has written of attempts, by (number, attempt); one that was not begun there
-    is not among them.
+    """What somebody has written of attempts, by (number, attempt); of several records one with a
+    result, then one of a member that was begun.
     """
     out = dict[tuple[int, int], Finished]()
     if not job.segments:
@@ -94,10 +94,21 @@ def found(job: Job, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], 
     index = SegmentIndex(job.segments, verify=False, keep=False)
     for outcome, _ in index.poll():
         key = outcome.number, outcome.attempt
-        if key in keys and outcome.fate != Fate.stopped and (key not in out or outcome.schema):
-            layout = index.layouts.get(outcome.schema)
-            out[key] = Finished(outcome, {}, layout, written=True)
+        if key in keys:
+            there = Finished(outcome, {}, index.layouts.get(outcome.schema), written=True)
+            out[key] = max(out.get(key, there), there, key=_told)
     return out
+
+
+def begun(job: Job, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Finished]:
+    """The same, without those that were stopped: they may have to be run."""
+    there = found(job, keys)
+    return {key: one for key, one in there.items() if one.outcome.fate != Fate.stopped}
+
+
+def _told(finished: Finished) -> tuple[bool, bool]:
+    """How much a record says."""
+    return bool(finished.outcome.schema), finished.outcome.fate != Fate.stopped
 
 
 def _tried(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.finishing import Finished, encoded, finish, found, stop
+from ensemblerl.finishing import Finished, begun, encoded, finish, stop
 from ensemblerl.protocols import Detached, Job
 from ensemblerl.records import Answer, Members, Place
 from ensemblerl.simulations.points import Task, tasks
@@ -96,7 +96,7 @@ def run_bundle(
     if os.getpid() != job.driver:
         _ignore_interrupts()
     recorder, doing = Recorder(job), list(tasks(members, job.casts))
-    done = found(job, {task[:2] for task in doing}) if again else {}
+    done = begun(job, {task[:2] for task in doing}) if again else {}
     for task in doing:
         if task[:2] in done:
             recorder.add(done[task[:2]])

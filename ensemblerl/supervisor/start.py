@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemblerl.finishing import Finished, finish, found, stop, worker_id
+from ensemblerl.finishing import Finished, begun, finish, found, stop, worker_id
 from ensemblerl.protocols import Job
 from ensemblerl.records import Fate, Outcome, Place, Program
 from ensemblerl.simulations.pipes import TAKEN, receive, send
@@ -71,7 +71,7 @@ def run(job: Job, task: Task, place: Place, *, again: bool = False) -> Finished:
             return _awaited(job, task, running)
     try:
         # looked for now: who writes a record does so before it stops running
-        if again and (done := found(job, [task[:2]])):
+        if again and (done := begun(job, [task[:2]])):
             return done[task[:2]]
         return _prepared(job, task, store, place)
     finally:
