@@ -168,7 +168,7 @@ def verdict(out: xr.Dataset, *, constrained: bool) -> str:
     if left := out.attrs.get("n_left_out"):
         worth = (
             f"Do not trust this where members violate a constraint: {left} do and are left out, so "
-            f"that the critic only guesses there. Else: {told}."
+            f"that the critic only guesses there. {worth}"
         )
     said = "; ".join(_said(out.isel({DIM: i})) for i in range(min(TOLD, out.sizes[DIM])))
     beyond = " Known constraints are left out of the prior." if constrained else ""

@@ -72,10 +72,11 @@ class Credit:
         self._part = np.zeros(0, dtype=np.int64)
         self._reward = np.zeros(0)
         self._ranked = True
+        self._now: FloatArray | None = None
 
     def heed(self, demands: Demands) -> None:
         """What the goal asks now: unless it looks for an extremum, shares are the prior ones."""
-        self._ranked = demands.ranked
+        self._ranked, self._now = demands.ranked, None
 
     def parts_of(self, proposer: AnyArray) -> IntArray:
         """(n,) names -> (n,) parts that they belong to, -1 for none."""
@@ -94,10 +95,16 @@ class Credit:
         best = np.sort(np.argsort(-reward[old], kind="stable")[:BEST])
         rows = np.concatenate([old[best], newest])
         self._number, self._part, self._reward = number[rows], part[rows], reward[rows]
+        self._now = None
 
     @property
     def shares(self) -> FloatArray:
         """(len(parts),) as they are now."""
+        if self._now is None:  # one ask looks several times
+            self._now = self._worked_out()
+        return self._now
+
+    def _worked_out(self) -> FloatArray:
         improved = improvements(self._reward)[-self.window :]
         part = self._part[-self.window :]
         s = np.bincount(part[improved & (part >= 0)], minlength=len(self._prior))
@@ -116,6 +123,7 @@ class Credit:
         """Take them up."""
         self._number, self._part = np.array(state["number"]), np.array(state["part"])
         self._reward, self._ranked = np.array(state["reward"]), bool(state["ranked"])
+        self._now = None
 
 
 def improvements(reward: FloatArray) -> BoolArray:
