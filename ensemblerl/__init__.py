@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from ensemblerl.store.backend import export_netcdf as export_netcdf
     from ensemblerl.stores import open as open
     from ensemblerl.stores import rerun as rerun
+    from ensemblerl.warm.earlier import Earlier as Earlier
+    from ensemblerl.warm.guess import Guess as Guess
 
 _WHERE = {
     "campaign": ("Campaign",),
@@ -66,6 +68,8 @@ _WHERE = {
     "store.backend": ("export_netcdf",),
     "forking": ("fork",),
     "stores": ("open", "rerun"),
+    "warm.earlier": ("Earlier",),
+    "warm.guess": ("Guess",),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 _ROOMS = {"agents": "agents", "readers": "simulations.readers", "samplers": "samplers"}

@@ -73,7 +73,8 @@ def fork(
         "forked_from": str(Path(path).absolute()),
         "versions": versions(),
     }
-    made.pop("format", None)
+    for name in ("format", "warm_start"):  # its hints stay with the old one
+        made.pop(name, None)
     store = DirectoryStore.create(Path(target), made)
     try:
         Transfer(store, ledger, open_store(path), before, goal).run(space, unit, rows)

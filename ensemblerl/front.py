@@ -22,7 +22,9 @@ from ensemblerl.simulations.function import as_simulation
 from ensemblerl.space import Space
 from ensemblerl.store.directory import DirectoryStore
 from ensemblerl.store.learning import in_memory
+from ensemblerl.store.reading import is_store
 from ensemblerl.store.running import own
+from ensemblerl.warm.starting import WarmStart, hand_over, starting
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,6 +59,7 @@ def explore(
     *,
     n_members: int,
     sampler: Any = None,
+    warm_start: Any = None,
     cluster: Any = None,
     store: str | Path | None = None,
     n_pending: int | None = None,
@@ -81,6 +84,9 @@ def explore(
     n_members : total number of members, those already in the store included
     sampler : a `Sampler`, or a callable of the cube such as ``samplers.Sobol``; when None the
         agent `MaxEnt`, with some points from a Sobol' sequence and from a plain search
+    warm_start : what is known beforehand: the path of an earlier store or its Dataset,
+        `Earlier` for a table, or `Guess`. It steers where the agent begins and enters no answer; a
+        campaign that goes on needs it no more
     cluster : None (local Dask workers, one for each core), an executor such as ``Serial()``, any
         ``concurrent.futures.Executor``, a ``distributed.Client``, or a Dask cluster object
     store : directory; a temporary one, removed in the end, when None
@@ -103,7 +109,7 @@ def explore(
     Raises
     ------
     Mismatch
-        when the store holds a campaign with another space, goal or seed
+        when the store holds a campaign with another space, goal, seed or warm start
     CampaignFailed
         when ``max_failures`` is exceeded
     """
@@ -115,6 +121,7 @@ def explore(
             goal,
             n_members=n_members,
             sampler=sampler,
+            warm_start=warm_start,
             cluster=cluster,
             store=Path(scratch) / "store" if store is None else store,
             n_pending=n_pending,
@@ -140,6 +147,7 @@ def prepare(
     n_members: int,
     store: str | Path,
     sampler: Any = None,
+    warm_start: Any = None,
     cluster: Any = None,
     n_pending: int | None = None,
     stop: StopRule | Sequence[StopRule] | None = None,
@@ -171,16 +179,21 @@ def prepare(
     n_members = whole("n_members", n_members)
     n_pending = None if n_pending is None else whole("n_pending", n_pending)
     chosen = as_sampler(sampler, space, n_members)
+    start = starting(warm_start, chosen, space, goal)
+    if start is not None and not is_store(path):
+        start.read()  # what does not fit is said before anything is opened
     if (watching := WATCHING.get()) is not None:
         executor = ByHand() if by_hand else as_executor(cluster)
         parts = (run, space, goal, chosen, executor, path, n_members, n_pending)
         watching(Given(*parts, stop, max_failures, bundle, seed))
-    kept = _opened(path, space, goal, seed)
+    kept = _opened(path, space, goal, seed, start)
     number = kept.provenance["seed"] if kept else _drawn(seed)
     if kept is None:
-        made = provenance(run, space, goal, chosen, seed=number, tags=tags)
-        kept = DirectoryStore.create(path, made)
+        hints, about = (None, None) if start is None else start.read()
+        made = provenance(run, space, goal, chosen, seed=number, tags=tags, warm_start=about)
+        kept = DirectoryStore.create(path, made, hints)
     try:
+        hand_over(chosen, kept.warm)
         campaign = Campaign(
             run,
             space,
@@ -233,9 +246,11 @@ def _drawn(seed: int | None) -> int:
     return int(seed)
 
 
-def _opened(path: Path, space: Space, goal: Goal, seed: int | None) -> DirectoryStore | None:
+def _opened(
+    path: Path, space: Space, goal: Goal, seed: int | None, start: WarmStart | None
+) -> DirectoryStore | None:
     """The store at this path if there is one, refused if it is another campaign's."""
-    if not (path / "campaign.json").exists():
+    if not is_store(path):
         return None
     store = DirectoryStore.resume(path)
     try:
@@ -245,6 +260,8 @@ def _opened(path: Path, space: Space, goal: Goal, seed: int | None) -> Directory
                 f"seed: {path} was begun with seed {store.provenance['seed']}, got {seed}; "
                 "leave seed out to go on"
             )
+        if start is not None:
+            start.check_same(str(path), store.provenance.get("warm_start"))
     except BaseException:
         store.close()
         raise

@@ -14,7 +14,7 @@ COLUMNS = (
 
 FILES = (
     *("campaign.json", "ledger.jsonl", "lock", "segments", "compacted.json", "zarr.json"),
-    *("checkpoint.npz", "learning.jsonl", "policy"),
+    *("checkpoint.npz", "learning.jsonl", "policy", "warm_start.npz"),
 )
 """What lies in the directory of a store, beside one directory a variable."""
 

@@ -21,6 +21,7 @@ from ensemblerl.records import (
     AnyArray,
     Demands,
     FloatArray,
+    Hints,
     Members,
     Program,
     Proposals,
@@ -84,6 +85,14 @@ class Learning(Protocol):
     versions grow, and go on from the last one where the policy is not the one published under
     it. Then a member's version has its file and its event before its launch.
     """
+
+    def warm(self, hints: Hints | None) -> None:
+        """Before all else: what somebody knew beforehand, the same in every session of a
+        campaign; None where nobody did, which undoes what an earlier campaign told.
+
+        Hints say where to begin and nothing more: they are no members, and no density is
+        corrected for them, because every draw is noted with the one it had.
+        """
 
     def locate(self, in_process: bool) -> None:
         """Before the replay: where members will run, in case that learning depends on it.

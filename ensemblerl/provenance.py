@@ -39,9 +39,12 @@ def provenance(
     *,
     seed: int,
     tags: Mapping[str, str] | None = None,
+    warm_start: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The provenance of a new campaign: JSON."""
+    begun = {} if warm_start is None else {"warm_start": dict(warm_start)}
     return {
+        **begun,
         "space": space.to_json(),
         "goal": {**goal.describe(), "k": goal.k},
         "sampler": sampler.describe(),

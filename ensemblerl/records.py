@@ -213,6 +213,10 @@ class Results:
         return cls(np.full((n, k), np.nan), np.full(n, str(Fate.pending)), np.full(n, np.nan))
 
 
+AGAIN = "again"
+"""The note ``critic`` of a point that was run before, and is run again to see through noise."""
+
+
 @dataclass(frozen=True)
 class Demands:
     """What a goal asks of an agent (the one formula: reward, temperature, shares).
@@ -227,6 +231,10 @@ class Demands:
     picked_share : share of the points that critics may pick; these have no density
     frozen : draw, but learn no more
     ranked : R is the rank of the reward in (0, 1), not the reward itself
+    noisy : rewards are noisy draws: the best is the member of the best posterior mean
+    replicated_share : share of the points that are to be run again, with seeds of their own, where
+        another draw is worth most to say which member is the best. Samplers that do not know it
+        ignore it, and so does an agent whose critics may pick nothing.
 
     Raises
     ------
@@ -241,8 +249,14 @@ class Demands:
     frozen: bool = False
     ranked: bool = False
     picked_share: float = 0.0
+    noisy: bool = False
+    replicated_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.replicated_share < 1.0:
+            raise ValueError(
+                f"replicated_share: wanted a share in [0, 1), got {self.replicated_share!r}"
+            )
         if not 0.0 <= self.picked_share <= 1.0:
             raise ValueError(f"picked_share: wanted a share in [0, 1], got {self.picked_share!r}")
         if not 0.0 <= self.temperature < float("inf"):
@@ -254,6 +268,22 @@ class Demands:
                 "prior_share, wide_share: wanted shares >= 0 that leave the policy the rest of 1, "
                 f"got {self.prior_share!r} and {self.wide_share!r}"
             )
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What somebody knew beforehand of where it may be good. They steer, and enter no answer.
+
+    Parameters
+    ----------
+    unit : (m, ndim) in (0, 1); NaN for coordinates that nobody knows
+    weight : (m,) >= 0, how good each is; their sum is the number of members they count for
+    first : (k, ndim) points worth running first, the best one first: complete and feasible
+    """
+
+    unit: FloatArray
+    weight: FloatArray
+    first: FloatArray
 
 
 @dataclass(frozen=True)

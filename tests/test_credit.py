@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import ensemblerl as erl
-from ensemblerl.records import Demands, Results
+from ensemblerl.records import AGAIN, Demands, Results
 from ensemblerl.samplers import Chain, DifferentialEvolution, Listed, Portfolio, Sobol, Uniform
 from ensemblerl.samplers.credit import BEST, HOPE, POWER, Credit, improvements, raised
 from ensemblerl.testing import check_sampler
@@ -162,6 +162,17 @@ class TestShares:
         other.tell(members, rewarded(reward))
         other.tell(first, rewarded(np.full(10, 99.0)))
         np.testing.assert_array_equal(other.shares, PRIOR)
+
+    def test_a_point_that_is_run_again_is_nobodys_find(self):
+        part = np.arange(40) % 2
+        reward = np.where(part == 1, np.linspace(1.0, 2.0, 40), 0.0)
+        plain, out = credit(), credit()
+        plain.tell(told(40, part), rewarded(reward))
+        members = told(40, part)
+        members.notes["critic"] = np.where(part == 1, AGAIN, "gp")
+        out.tell(members, rewarded(reward))
+        assert plain.shares[1] > PRIOR[1]
+        np.testing.assert_array_equal(out.shares, PRIOR)
 
     def test_a_lost_member_says_nothing(self):
         reward, part = some()

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from ensemblerl.agents.critics.committee import (
     Committee,
     Critics,
 )
-from ensemblerl.agents.critics.feasibility import LIKELY, Feasibility
+from ensemblerl.agents.critics.feasibility import LIKELY, Feasibility, wariness
 from ensemblerl.agents.critics.features import columns, ordered, shut
 from ensemblerl.agents.critics.gaussian_process import bend, log_h, log_improvement, thinned
 from ensemblerl.agents.critics.picking import foretold, picked
@@ -747,13 +748,62 @@ def test_the_risk_is_high_among_failures_and_low_among_successes():
     assert (feasibility.failures[:, 0] > 0.6).all()
 
 
-def test_the_risk_is_the_weighted_share_of_the_nearest():
-    cube, unit = real_cube(1), np.array([[0.1], [0.2], [0.3], [0.5], [0.6], [0.7], [0.95]])
-    feasibility = Feasibility(cube, unit, np.array([1.0, 0, 0, 0, 0, 0, 1.0]))
-    # 5 are asked, out to the one after them, which is 0.6 away
-    weight = 1 - (np.array([0.0, 0.1, 0.2, 0.4, 0.5]) / 0.6) ** 2
-    expected = (weight[0] + 0.5 * 2 / 7) / (weight.sum() + 0.5)
-    assert feasibility.risk(np.array([[0.1]]))[0] == pytest.approx(expected)
+@pytest.mark.parametrize("ndim", [2, 4])
+def test_the_edge_is_seen_ever_finer(ndim):
+    """Members on both sides of a slanted plane, ever nearer to one point of it."""
+    cube, normal = real_cube(ndim), np.where(np.arange(ndim) == 0, 1.0, 0.5)
+    apart = 0.4 ** rng(6).uniform(1, 6, (300, 1))
+    unit = 0.5 + apart * rng(7).uniform(-1, 1, (300, ndim))
+    feasibility = Feasibility(cube, unit, ((unit - 0.5) @ normal > 0).astype(float))
+    for distance in (0.1, 0.02, 0.01):
+        away = 0.5 + distance * np.array([[1.0], [-1.0]]) * normal
+        high, low = feasibility.risk(away)
+        assert high > 0.8
+        assert low < 0.2
+
+
+def test_failures_without_a_pattern_have_their_share():
+    """Both fates are asked equally often, and the odds put right: not a half."""
+    cube, unit = real_cube(2), points(real_cube(2), 400)
+    failed = (rng(8).random(400) < 0.15).astype(float)
+    feasibility = Feasibility(cube, unit, failed)
+    asked = points(cube, 200, seed=9)
+    assert 0.05 < feasibility.risk(asked).mean() < 0.3
+    assert len(feasibility.passed(asked, rng())) > 20  # picks go on
+
+
+def test_what_is_likely_to_fail_moves_to_the_nearest_place_that_is_not():
+    feasibility = half_failed()
+    unit = np.array([[0.7, 0.3], [0.66, 0.8], [0.2, 0.5]])
+    moved = feasibility.moved(unit)
+    assert feasibility.risk(moved).max() <= LIKELY
+    assert (moved[2] == unit[2]).all()
+    assert np.abs(moved[:2, 1] - unit[:2, 1]).max() < 0.1  # across the edge, not along it
+    assert (moved[:2, 0] > 0.4).all()
+    assert (moved[:2, 0] < 0.62).all()
+
+
+def test_an_unordered_coordinate_is_not_moved():
+    edges = np.linspace(0.0, 1.0, 4)
+    cube = Cube(("categorical", "real"), (3, 0), (edges, None))
+    unit = points(cube, 200)
+    feasibility = Feasibility(cube, unit, (unit[:, 1] > 0.5).astype(float))
+    asked = unit[unit[:, 1] > 0.55][:20]
+    moved = feasibility.moved(asked)
+    np.testing.assert_array_equal(cube.cells(moved)[:, 0], cube.cells(asked)[:, 0])
+    assert (moved[:, 1] < asked[:, 1]).all()
+
+
+def test_picks_that_fail_make_wary_and_those_that_do_not_bring_it_back():
+    assert wariness(np.zeros(0)) == wariness(np.zeros(50)) == 0.0
+    one = wariness(np.array([0.0, 1.0]))
+    assert one == pytest.approx(0.4)
+    assert wariness(np.array([1.0, 0.0])) == pytest.approx(0.3)
+    assert wariness(np.ones(50)) == 1.0
+    assert wariness(np.concatenate([np.ones(50), np.zeros(20)])) == 0.0
+    bold, wary = half_failed(), replace(half_failed(), wary=1.0)
+    assert bold.most == pytest.approx(LIKELY)
+    assert wary.most == pytest.approx(1.0 / (1.0 + 9.0 * np.e))
 
 
 def test_where_nothing_is_near_the_risk_is_the_share_of_failures():
@@ -981,9 +1031,9 @@ def test_scales_are_tuned_again_only_when_there_is_more_to_tell(monkeypatch):
     given = []
     fit = gaussian_process.fit
 
-    def spy(cube, unit, reward, theta=None):
+    def spy(cube, unit, reward, theta=None, **how):
         given.append((len(unit), theta is None))
-        return fit(cube, unit, reward, theta)
+        return fit(cube, unit, reward, theta, **how)
 
     monkeypatch.setattr(committee_module.gaussian_process, "fit", spy)
     committee, unit = Committee(real_cube(2)), points(real_cube(2), 60)

@@ -16,7 +16,7 @@ from ensemblerl.goals.minimize import Minimize
 from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import Goal
 from ensemblerl.records import Outcome, Proposals
-from ensemblerl.report.answers import posterior
+from ensemblerl.report.posterior import posterior
 from ensemblerl.testing import BrokenLawError, check_goal
 from ensemblerl.testing.rehearsal import numbered
 
@@ -285,7 +285,7 @@ class TestNoise:
             rng = np.random.default_rng(seed)
             unit = rng.random((n, 2))
             true = bowl(*unit.T)
-            mean, sd = posterior(PLANE, unit, true + 0.1 * rng.standard_normal(n))
+            mean, sd, _ = posterior(PLANE, unit, true + 0.1 * rng.standard_normal(n))
             z.append(((mean - true) / sd)[::10])
             at_best.append(((mean - true) / sd)[np.argmax(mean)])
         assert 0.5 < np.std(z) < 1.6
@@ -295,7 +295,7 @@ class TestNoise:
         unit = np.repeat([[0.2, 0.2], [0.8, 0.8]], 12, axis=0)
         reward = np.tile([0.5, -0.5], 12) + np.repeat([0.0, 0.6], 12)
         reward[0] = 2.0
-        mean, _ = posterior(PLANE, unit, reward)
+        mean, *_ = posterior(PLANE, unit, reward)
         assert np.ptp(mean[:12]) < 1e-9
         assert mean[12] > mean[0]
 
@@ -311,7 +311,7 @@ class TestNoise:
     def test_without_noise_it_is_the_same_member(self):
         unit = np.random.default_rng(2).random((60, 2))
         true = -bowl(*unit.T)
-        mean, sd = posterior(PLANE, unit, true)
+        mean, sd, _ = posterior(PLANE, unit, true)
         assert np.argmax(mean) == np.argmax(true)
         np.testing.assert_allclose(mean, true, atol=1e-2)
         assert sd.max() < 1e-2
@@ -322,13 +322,13 @@ class TestNoise:
         reward = -bowl(*unit.T) + 0.05 * rng.standard_normal(80)
         plain = posterior(PLANE, unit, reward)[0]
         reward[:6] = -1e12
-        mean, _ = posterior(PLANE, unit, reward)
+        mean, *_ = posterior(PLANE, unit, reward)
         assert bowl(*unit[np.argmax(mean)]) < 0.05  # of a prior mean of 0.2
         assert abs(mean.max() - plain.max()) < 0.1
 
     @pytest.mark.parametrize("reward", [[2.0], [1.0, 1.0, 1.0], [1e308, -1e308]])
     def test_nothing_to_see(self, reward):
-        mean, sd = posterior(PLANE, np.full((len(reward), 2), 0.5), np.array(reward))
+        mean, sd, _ = posterior(PLANE, np.full((len(reward), 2), 0.5), np.array(reward))
         np.testing.assert_array_equal(mean, reward)
         assert np.isnan(sd).all()
 
@@ -336,7 +336,7 @@ class TestNoise:
         rng = np.random.default_rng(4)
         unit = rng.random((3000, 2))
         reward = -bowl(*unit.T) + 0.1 * rng.standard_normal(3000)
-        mean, sd = posterior(PLANE, unit, reward)
+        mean, sd, _ = posterior(PLANE, unit, reward)
         assert mean.shape == sd.shape == (3000,)
         assert bowl(*unit[np.argmax(mean)]) < 0.01
 

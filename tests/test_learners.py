@@ -540,6 +540,32 @@ def test_what_is_watched_is_estimated_for_the_policy():
     assert metrics["ess"] == pytest.approx(1 / (pi @ pi))  # a row a point
 
 
+def test_rows_without_a_density_tell_nothing_of_what_is_watched():
+    """Neither what a critic picked, nor what another sampler proposed."""
+    policy, learner = random_tree(1), PolicyGradient()
+    rows, R = enumerated(random_tree(2)), rewards(policy)
+    n = len(rows)
+
+    def watched(**columns):
+        changed = replace(rows, version=np.zeros(n, dtype=np.int64))
+        changed = replace(changed, **columns)
+        return learner.gradient(policy, policy.weights, changed, R, ALPHA)[1].metrics
+
+    without = np.arange(n) % 3 == 0
+    log_prob = np.where(without, 0.0, rows.log_prob)
+    steps = np.where(without[:, None], 0.0, rows.steps)
+    gone = watched(weight=np.where(without, 0.0, rows.weight))
+    wrong = watched(log_prob=log_prob, steps=steps)
+    picks = watched(log_prob=log_prob, steps=steps, critic=np.where(without, "gp", ""))
+    others = watched(log_prob=log_prob, steps=steps, version=np.where(without, -1, 0))
+    nothing = watched(critic=np.full(n, "gp"))
+    for name in ("entropy", "ess", "ratio"):
+        assert picks[name] == pytest.approx(gone[name])
+        assert others[name] == pytest.approx(gone[name])
+        assert wrong[name] != pytest.approx(gone[name])
+        assert np.isnan(nothing[name])
+
+
 @pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
 def test_a_temperature_of_nothing_counts_as_the_least(learner):
     memory, policy = memory_of(random_tree(2)), random_tree(1)

@@ -91,6 +91,7 @@ class Background:
             "learner": core.learner,
             "every": core.every,
             "lesson_share": core.share,
+            "name": core.name,
             "machine_share": self._share,
             "state": {"core": self._progress, "memory": core.memory.state_dict()},
         }

@@ -32,12 +32,20 @@ class Core:
     memory : empty
     every : rows between two lessons at first
     share : later on, rows between two lessons as a share of those known: work a row stays bounded
+    name : its agent's in ``proposer``: picks of other agents are not off its tray; None: all are
     """
 
     def __init__(
-        self, policy: Policy, learner: Learner, memory: Replay, *, every: int, share: float
+        self,
+        policy: Policy,
+        learner: Learner,
+        memory: Replay,
+        *,
+        every: int,
+        share: float,
+        name: str | None = None,
     ) -> None:
-        self.policy, self.learner, self.memory = policy, learner, memory
+        self.policy, self.learner, self.memory, self.name = policy, learner, memory, name
         self.every, self.share = every, share
         self.version, self.key, self._taught = 0, -1, 0
         self.demands = Demands(prior_share=0.1, ranked=True)
@@ -93,8 +101,10 @@ class Core:
     def _spend(self, members: Members) -> None:
         """What was launched is off the tray, also where a replay tells of it."""
         if self.left and "pick" in members.notes:
-            own = members.notes["pick"][members.notes["version"] >= self._picking]
-            last = int(own.max(initial=-1)) + 1
+            own = members.notes["version"] >= self._picking
+            if self.name is not None:
+                own &= members.notes["proposer"] == self.name
+            last = int(members.notes["pick"][own].max(initial=-1)) + 1
             self.picked = min(max(self.picked, last), self.picked + self.left)
 
     @property
@@ -110,8 +120,9 @@ class Core:
         rng = np.random.default_rng([STREAM, max(self.key, 0), self.version])
         self.policy, metrics = self.learner.learn(self.policy, self.memory, self.demands, rng)
         self._publish(self.version + 1)
-        self.tray, self.picked = getattr(self.learner, "tray", None), 0
-        self._picking = self.version
+        tray = getattr(self.learner, "tray", None)
+        if tray is not None or self._picking:  # what it began with stays until critics have picked
+            self.tray, self.picked, self._picking = tray, 0, self.version
         self.rows.append({**metrics, **self._seen(rng)})
         self._arrived.clear()
 

@@ -21,6 +21,7 @@ from ensemblerl.agents.learners.trajectory_balance import TrajectoryBalance
 from ensemblerl.agents.policies.defended import Defended
 from ensemblerl.agents.policies.mixture import MixturePolicy
 from ensemblerl.agents.replay import Replay
+from ensemblerl.agents.warming import first_tray, warmed
 from ensemblerl.ledger import missing
 from ensemblerl.protocols import Metrics, State
 from ensemblerl.records import (
@@ -28,6 +29,7 @@ from ensemblerl.records import (
     Cube,
     Demands,
     FloatArray,
+    Hints,
     IntArray,
     Members,
     Proposals,
@@ -118,6 +120,7 @@ class MaxEnt:
         own = _learner(learner, self.policy)
         self.learner = Guided(own) if critics and not isinstance(own, Guided) else own
         self._mind: Inline | Background | None = None
+        self._hints: Hints | None = None
 
     # ---- asking
 
@@ -216,6 +219,16 @@ class MaxEnt:
 
     # ---- the session
 
+    def warm(self, hints: Hints | None) -> None:
+        """Begin near these points, and try the best of them first; None: begin with the policy
+        as it was given. What was told before is forgotten.
+
+        Version 0 is then the policy moved towards the hints. Those worth running first are the
+        picks of a critic called "warm" until other critics pick: where the goal lets them.
+        """
+        self.close()
+        self._mind, self._hints = None, hints
+
     def locate(self, in_process: bool) -> None:
         """A session is to begin, here or elsewhere: in the driver's own thread or in virtual time.
 
@@ -241,8 +254,10 @@ class MaxEnt:
         if self._mind is None:
             memory = Replay(self.policy.n_steps, self.cube.ndim)
             learner = copy.deepcopy(self.learner)
-            core = Core(self.policy, learner, memory, every=self.every, share=SHARE)
+            policy = self.policy if self._hints is None else warmed(self.policy, self._hints)
+            core = Core(policy, learner, memory, every=self.every, share=SHARE, name=self.name)
             core.demands = self._own(core.demands)
+            core.tray = None if self._hints is None else first_tray(self._hints)
             inline = (self.learning or otherwise) == "inline"
             self._mind = Inline(core) if inline else Background(core, self.learning_share)
         return self._mind

@@ -82,6 +82,7 @@ class Pupil:
             Replay(policy.n_steps, policy.cube.ndim),
             every=given["every"],
             share=given["lesson_share"],
+            name=given["name"],
         )
         self._core.resume(given["state"]["core"])
         self._core.memory.load_state_dict(given["state"]["memory"])

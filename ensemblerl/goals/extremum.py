@@ -10,14 +10,14 @@ import numpy as np
 from ensemblerl.goals.constraint import constraints
 from ensemblerl.goals.objective import Given, Objective
 from ensemblerl.ledger import FATE_CODE, Ledger
-from ensemblerl.records import AnyArray, BoolArray, Demands, Fate, FloatArray
+from ensemblerl.records import AnyArray, BoolArray, Demands, Fate, FloatArray, IntArray
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Posterior = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+Posterior = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray, IntArray]]
 """(n, ndim) points, (n,) noisy draws at them, larger is better -> (n,) means and (n,) standard
-deviations of what is drawn from, at the same points."""
+deviations of what is drawn from, at the same points, and (n,) how many of the draws are there."""
 
 PICKED = 0.8
 """Share of the points that critics may pick: the others keep a density, and find what critics do
@@ -38,7 +38,9 @@ class Extremum:
     subject_to : constraints on the results, such as ``["max_stress <= 250"]``: each is one
         comparison of two expressions over variables, with ``<``, ``<=``, ``>`` or ``>=``
     noisy : another run of the same point would give another value: the answer is the member
-        with the best posterior mean, not the luckiest draw
+        with the best posterior mean, not the luckiest draw, and the search goes by it
+    replicate : share of the agent's points that are run again, for noisy goals: those where
+        another draw is worth most to say which member is the best
     keep : variables of the results to keep, None for all
 
     Attributes
@@ -48,7 +50,8 @@ class Extremum:
     Raises
     ------
     TypeError, ValueError
-        for another kind of objective or constraint, and where ``keep`` leaves out what it needs
+        for another kind of objective or constraint, where ``keep`` leaves out what it needs, and
+        for a share outside of [0, 1), or of a goal that is not noisy
     """
 
     sign: ClassVar[float]
@@ -59,6 +62,7 @@ class Extremum:
         *,
         subject_to: str | Sequence[str] = (),
         noisy: bool = False,
+        replicate: float = 0.0,
         keep: Sequence[str] | None = None,
     ) -> None:
         self.objective = Objective(objective)
@@ -67,6 +71,7 @@ class Extremum:
         if not isinstance(noisy, bool):
             raise TypeError(f"noisy: wanted True or False, got {noisy!r}")
         self.noisy = noisy
+        self.replicate = _share(replicate, noisy)
         self.keep = None if keep is None else _names(keep)
         if self.keep is None:
             return
@@ -126,7 +131,14 @@ class Extremum:
         """
         left = max(0.0, 1.0 - len(ledger) / max(n_members, 1))
         temperature = 0.1 * left**2
-        return Demands(temperature, prior_share=0.1, ranked=True, picked_share=PICKED)
+        return Demands(
+            temperature,
+            prior_share=0.1,
+            ranked=True,
+            picked_share=PICKED,
+            noisy=self.noisy,
+            replicated_share=self.replicate,
+        )
 
     def estimate(self, ledger: Ledger, *, posterior: Posterior | None = None) -> xr.Dataset:
         """The best member of all settled, and how the best came about.
@@ -144,8 +156,9 @@ class Extremum:
         leading members up to the first that is not settled, so that quick members do not show
         before slow ones. With constraints also ``n_violating``, the ok members that miss one, and
         ``n_missed`` (constraint), those that miss each. Of a noisy goal also ``best_mean`` and
-        ``best_sd``, the posterior of the objective at the best member; ``best_value`` and
-        ``incumbent`` are single draws. ``attrs["verdict"]`` says it in words.
+        ``best_sd``, the posterior of the objective at the best member, and ``n_draws``, the members
+        at its point; ``best_value`` and ``incumbent`` are single draws. ``attrs["verdict"]`` says
+        it in words.
         """
         import xarray as xr
 
@@ -167,6 +180,7 @@ class Extremum:
             out = out.assign_coords(constraint=[c.text for c in self.subject_to])
         if self.noisy:
             out = out.assign(best_mean=((), best.mean, about), best_sd=((), best.sd, about))
+            out = out.assign(n_draws=best.draws)
         return out.assign_attrs(verdict=self._verdict(best, self._counts(ledger)))
 
     def _best(self, ledger: Ledger, posterior: Posterior | None) -> _Best:
@@ -177,10 +191,11 @@ class Extremum:
         if posterior is None:
             best = int(rows[np.argmax(reward[rows])])
             return _Best(best, float(value[best, 0]))
-        mean, sd = posterior(ledger["unit"][rows], reward[rows])
+        mean, sd, draws = posterior(ledger["unit"][rows], reward[rows])
         row = int(np.argmax(mean))
         best = int(rows[row])
-        return _Best(best, float(value[best, 0]), self.sign * float(mean[row]), float(sd[row]))
+        draw, signed = float(value[best, 0]), self.sign * float(mean[row])
+        return _Best(best, draw, signed, float(sd[row]), int(draws[row]))
 
     def _counts(self, ledger: Ledger) -> dict[str, int]:
         n_ok = int(ledger.counts[FATE_CODE[Fate.ok]])
@@ -210,7 +225,9 @@ class Extremum:
         if self.noisy:
             seen = np.isfinite(best.sd)
             what += " posterior mean of" if seen else " single draw of"
-            value = f"{best.mean:.6g} ± {best.sd:.2g}" if seen else value
+            if seen:
+                value = f"{best.mean:.6g} ± {best.sd:.2g}"
+                rest += f", {best.draws} draw{'s' * (best.draws != 1)} at its point"
         among = f"member {best.member}, of {counts['n_ok']} ok{rest}"
         return f"{what} {self.objective!r}: {value}, {among}"
 
@@ -225,6 +242,8 @@ class Extremum:
             out["subject_to"] = [c.text for c in self.subject_to]
         if self.noisy:
             out["noisy"] = True
+        if self.replicate:
+            out["replicate"] = self.replicate
         return out
 
     def __repr__(self) -> str:
@@ -233,23 +252,39 @@ class Extremum:
             parts.append(f"subject_to={list(self.subject_to)}")
         if self.noisy:
             parts.append("noisy=True")
+        if self.replicate:
+            parts.append(f"replicate={self.replicate}")
         if self.keep is not None:
             parts.append(f"keep={list(self.keep)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
 class _Best(NamedTuple):
-    """The answer: a member, its draw, and the posterior of its objective."""
+    """The answer: a member, its draw, the posterior of its objective, draws at its point."""
 
     member: int = -1
     value: float = np.nan
     mean: float = np.nan
     sd: float = np.nan
+    draws: int = 0
 
 
 def _ok(ledger: Ledger) -> BoolArray:
     """(n,)"""
     return np.asarray(ledger["fate_code"] == FATE_CODE[Fate.ok])
+
+
+def _share(replicate: float, noisy: bool) -> float:
+    if isinstance(replicate, bool) or not isinstance(replicate, int | float):
+        raise TypeError(f"replicate: wanted a share in [0, 1), got {replicate!r}")
+    if not 0.0 <= replicate < 1.0:
+        raise ValueError(f"replicate: wanted a share in [0, 1), got {replicate!r}")
+    if replicate and not noisy:
+        raise ValueError(
+            "replicate: wanted noisy=True with it, for without noise another run tells nothing "
+            f"new, got {replicate!r} alone"
+        )
+    return float(replicate)
 
 
 def _names(keep: Sequence[str]) -> tuple[str, ...]:

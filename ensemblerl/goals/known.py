@@ -12,7 +12,7 @@ from ensemblerl.goals.objective import Given
 
 EXTREMA: dict[str, type[Extremum]] = {"Maximize": Maximize, "Minimize": Minimize}
 _SAID = {"goal", "objective", "keep"}
-_ONLY_WHERE_ASKED_FOR = {"subject_to", "noisy"}
+_ONLY_WHERE_ASKED_FOR = {"subject_to", "noisy", "replicate"}
 
 
 def goal_of(description: Mapping[str, Any]) -> Extremum:
@@ -48,6 +48,7 @@ def goal_of(description: Mapping[str, Any]) -> Extremum:
         given,
         subject_to=said.get("subject_to", ()),
         noisy=said.get("noisy", False),
+        replicate=said.get("replicate", 0.0),
         keep=said["keep"],
     )
 

@@ -16,13 +16,16 @@ class Maximize(Extremum):
         comparison of two expressions over variables, with ``<``, ``<=``, ``>`` or ``>=``. A
         member that misses one is ok, but never the answer.
     noisy : another run of the same point would give another value: the answer is the member
-        with the best posterior mean, not the luckiest draw
+        with the best posterior mean, not the luckiest draw, and the search goes by it
+    replicate : share of the agent's points that are run again, for noisy goals: those where
+        another draw is worth most to say which member is the best
     keep : variables of the results to keep, None for all
 
     Raises
     ------
     TypeError, ValueError
-        for another kind of objective or constraint, and where ``keep`` leaves out what it needs
+        for another kind of objective or constraint, where ``keep`` leaves out what it needs, and
+        for a share outside of [0, 1), or of a goal that is not noisy
 
     Examples
     --------

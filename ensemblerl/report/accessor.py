@@ -50,8 +50,8 @@ class Erl:
         xarray.Dataset
             what the goal estimates; ``attrs["verdict"]`` says it in words. Of `Minimize` and
             `Maximize`: ``best_member``, ``best_value``, ``n_ok``, ``n_failed``, ``incumbent``; with
-            constraints also ``n_violating`` and ``n_missed``, of a noisy goal ``best_mean`` and
-            ``best_sd``.
+            constraints also ``n_violating`` and ``n_missed``, of a noisy goal ``best_mean``,
+            ``best_sd`` and ``n_draws``.
 
         Raises
         ------

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensemblerl.protocols import Sampler, State
 from ensemblerl.records import (
+    AGAIN,
     AnyArray,
     BoolArray,
     Demands,
@@ -88,7 +89,10 @@ class Credit:
         ok = (results.fate == Fate.ok) & np.isfinite(results.reward)
         proposer = members.notes.get("proposer", np.full(len(members), ""))
         number = np.concatenate([self._number, members.number[new]])
-        part = np.concatenate([self._part, self.parts_of(proposer[new])])
+        # a point that is run again was found before, and is nobody's find now
+        again = members.notes.get("critic", np.full(len(members), "")) == AGAIN
+        theirs = np.where(again, -1, self.parts_of(proposer))
+        part = np.concatenate([self._part, theirs[new]])
         reward = np.concatenate([self._reward, np.where(ok, results.reward, -np.inf)[new]])
         order = np.argsort(number)
         old, newest = order[: -self.window], order[-self.window :]

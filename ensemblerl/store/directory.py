@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from ensemblerl.events import Event
 from ensemblerl.ledger import Ledger
 from ensemblerl.protocols import State
-from ensemblerl.records import Outcome, Snapshot
-from ensemblerl.store import checkpoint, policies
+from ensemblerl.records import Hints, Outcome, Snapshot
+from ensemblerl.store import checkpoint, hints, policies
 from ensemblerl.store.codec import encode, spelt
 from ensemblerl.store.compactor import Compactor
 from ensemblerl.store.errors import FORMAT, StoreError, failure
@@ -28,7 +28,7 @@ from ensemblerl.store.telemetry import NAME, LearningLog, read_rows
 if TYPE_CHECKING:
     import xarray as xr
 
-_OURS = {"lock", CAMPAIGN + ".part"}
+_OURS = {"lock", CAMPAIGN + ".part", hints.NAME, hints.NAME + ".part"}
 """What a kill during `DirectoryStore.create` may leave behind."""
 
 
@@ -65,7 +65,12 @@ class DirectoryStore:
             raise
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        provenance: Mapping[str, Any],
+        warm: Hints | None = None,
+    ) -> Self:
         """A new store, open for writing.
 
         Parameters
@@ -73,6 +78,7 @@ class DirectoryStore:
         path : directory that is empty or not there yet
         provenance : JSON; ``space`` (`Space.to_json`) and ``goal`` (with ``k``) are what the
             dataset is read with
+        warm : hints that the campaign begins with; ``warm_start`` of the provenance tells of them
 
         Raises
         ------
@@ -93,6 +99,8 @@ class DirectoryStore:
         try:
             if is_store(root):
                 raise StoreError(17, _occupied(root, {CAMPAIGN}), str(root))
+            if warm is not None:  # before the file that makes it a store
+                hints.save(root, warm)
             write_json(root / CAMPAIGN, spelt({"format": FORMAT, **provenance}))
             return cls(root, lock, read_provenance(root))
         except BaseException:
@@ -145,6 +153,11 @@ class DirectoryStore:
         content = spelt({**self._provenance, **changes})
         write_json(self.path / CAMPAIGN, {"format": FORMAT, **content})
         self._provenance.update(content)
+
+    @property
+    def warm(self) -> Hints | None:
+        """The hints that the campaign was begun with, if any."""
+        return hints.load(self.path) if self._provenance.get("warm_start") else None
 
     def append(self, *events: Event) -> None:
         """Keep these events, in one write; on return they are acknowledged.

@@ -13,15 +13,22 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ensemblerl.agents.base import Rows
-from ensemblerl.agents.critics import gaussian_process, quadratic
-from ensemblerl.agents.critics.feasibility import Feasibility
+from ensemblerl.agents.critics import ensemble, gaussian_process, quadratic
+from ensemblerl.agents.critics.ensemble import Ensemble
+from ensemblerl.agents.critics.feasibility import Feasibility, wariness
 from ensemblerl.agents.critics.gaussian_process import GaussianProcess
 from ensemblerl.agents.critics.quadratic import LocalQuadratic
 from ensemblerl.agents.critics.scores import scores
 from ensemblerl.protocols import State
-from ensemblerl.records import Cube, FloatArray, IntArray
+from ensemblerl.records import AGAIN, Cube, FloatArray, IntArray
 
 NAMES = ("quadratic", "gp")
+"""Of the critics of every committee."""
+EVERY = (*NAMES, "ensemble")
+"""Of all critics."""
+FEWEST = 1000
+"""Members that are ok before there is an ensemble: with fewer the Gaussian process foretells
+better, with several times as many, of which it sees 500, often worse."""
 WINDOW = 32
 """Newest results that critics are judged by."""
 ENOUGH = 8
@@ -39,6 +46,11 @@ class Critic(Protocol):
     def predict(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n, ndim) -> (n,) means and (n,) standard deviations of the reward."""
 
+    def sample(self, unit: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+        """(m, ndim) -> (n, m) joint draws, without noise, of what rises with the reward; -inf where
+        nothing is said.
+        """
+
 
 @dataclass(frozen=True)
 class Critics:
@@ -48,13 +60,16 @@ class Critics:
     ----------
     rewards : (n,) sorted, of the members they are of
     feasibility : of the same, and of those that failed
-    quadratic, gp : None where there are too few members for it, or nothing to see
+    quadratic, gp, ensemble : None where there are too few members for it, or nothing to see
+    names : of the critics of the committee, whether they are there or not
     """
 
     rewards: FloatArray
     feasibility: Feasibility
     quadratic: LocalQuadratic | None
     gp: GaussianProcess | None
+    ensemble: Ensemble | None = None
+    names: tuple[str, ...] = NAMES
 
     def __getitem__(self, name: str) -> Critic | None:
         critic: Critic | None = getattr(self, name)
@@ -63,7 +78,7 @@ class Critics:
     @property
     def there(self) -> list[str]:
         """Names of those that can be asked."""
-        return [name for name in NAMES if self[name] is not None]
+        return [name for name in self.names if self[name] is not None]
 
 
 class Judged(NamedTuple):
@@ -73,9 +88,9 @@ class Judged(NamedTuple):
     error: FloatArray
 
     @classmethod
-    def nothing(cls) -> Judged:
-        """Nothing yet."""
-        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, 1 + len(NAMES))))
+    def nothing(cls, critics: int) -> Judged:
+        """Nothing yet, of so many critics."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, 1 + critics)))
 
 
 class Committee:
@@ -84,55 +99,84 @@ class Committee:
     Parameters
     ----------
     cube : of the points
+    deep_ensemble : whether a deep ensemble is one of the critics, from `FEWEST` members on
     """
 
-    def __init__(self, cube: Cube) -> None:
-        self.cube = cube
+    def __init__(self, cube: Cube, *, deep_ensemble: bool = False) -> None:
+        self.cube, self.names = cube, EVERY if deep_ensemble else NAMES
         self._known = np.zeros(0, dtype=np.int64)
         self._theta: FloatArray | None = None
         self._tuned = 0
-        self._judged = Judged.nothing()
+        self._learnt = np.zeros(0, dtype=np.int64)
+        self._ensemble: Ensemble | None = None
+        self._judged = Judged.nothing(len(self.names))
         self._critics: Critics | None = None
+        self._noisy = False
 
     @property
     def known(self) -> int:
         """Rows that it has taken in."""
         return len(self._known)
 
-    def learn(self, rows: Rows) -> Critics:
-        """Judge the critics there are by the rows that are new to them, then take these in."""
+    def learn(self, rows: Rows, noisy: bool = False) -> Critics:
+        """Judge the critics there are by the rows that are new to them, then take these in.
+
+        Replicas judge nobody: that their points are good was known when they were chosen.
+
+        Parameters
+        ----------
+        noisy : rewards are noisy draws
+        """
+        if noisy != self._noisy:
+            self._noisy, self._theta = noisy, None
+            self._critics, self._ensemble = None, None
         new = ~np.isin(rows.number, self._known)
         if not new.all() and new.any():
             before = self._critics or self._fitted(rows.take(~new))
-            self._judge(before, rows.take(new & rows.ok))
+            self._judge(before, rows.take(new & rows.ok & (rows.critic != AGAIN)))
         if new.any() or self._critics is None:
             n = int(rows.ok.sum())
             if n >= GROWTH * self._tuned:
                 self._theta, self._tuned = None, n
+                self._learnt, self._ensemble = rows.number.copy(), None
             self._critics = self._fitted(rows)
             self._known = rows.number.copy()
         assert self._critics is not None
         return self._critics
 
     def _fitted(self, rows: Rows) -> Critics:
-        ok = rows.take(rows.ok)
-        gp = gaussian_process.fit(self.cube, ok.unit, ok.reward, self._theta)
+        ok, failed = rows.take(rows.ok), (~rows.ok).astype(np.float64)
+        gp = gaussian_process.fit(self.cube, ok.unit, ok.reward, self._theta, noisy=self._noisy)
         if gp is not None:
             self._theta = gp.theta
+        worth = gp.means(ok.unit) if gp is not None and gp.noisy else None
         return Critics(
             np.sort(ok.reward),
-            Feasibility(self.cube, rows.unit, (~rows.ok).astype(np.float64)),
-            quadratic.fit(self.cube, ok.unit, ok.reward) if len(ok) else None,
+            Feasibility(self.cube, rows.unit, failed, wariness(failed[rows.critic != ""])),
+            quadratic.fit(self.cube, ok.unit, ok.reward, worth) if len(ok) else None,
             gp,
+            self._deep(ok),
+            self.names,
         )
+
+    def _deep(self, ok: Rows) -> Ensemble | None:
+        """Trained when scales are tuned, and on the rows that these were tuned to: so it comes
+        again from the state.
+        """
+        if "ensemble" not in self.names or self._theta is None:
+            return None
+        own = ok.take(np.isin(ok.number, self._learnt))
+        if self._ensemble is None and len(own) >= FEWEST:
+            self._ensemble = ensemble.fit(self.cube, own.unit, own.reward, self._theta)
+        return self._ensemble
 
     def _judge(self, critics: Critics, rows: Rows) -> None:
         """How wrong the forecasts of these were; the first column is that of the middle one."""
         if not len(rows) or not len(critics.rewards):
             return
         truth = scores(rows.reward, critics.rewards)
-        error = np.full((len(rows), 1 + len(NAMES)), np.nan)
-        for k, name in enumerate(NAMES):
+        error = np.full((len(rows), 1 + len(self.names)), np.nan)
+        for k, name in enumerate(self.names):
             if (critic := critics[name]) is not None:
                 told = scores(critic.predict(rows.unit)[0], critics.rewards)
                 error[:, 1 + k] = np.abs(told - truth)
@@ -146,7 +190,7 @@ class Committee:
         """Name -> 1 for forecasts that are right, 0 for those no better than one for all."""
         truth = self._judged.error[:, 0]
         out = {}
-        for k, name in enumerate(NAMES):
+        for k, name in enumerate(self.names):
             error = self._judged.error[:, 1 + k]
             there = ~np.isnan(error)
             if there.sum() < ENOUGH:
@@ -178,18 +222,39 @@ class Committee:
             "known": self._known.copy(),
             "theta": theta.copy(),
             "tuned": self._tuned,
+            "noisy": self._noisy,
             "number": self._judged.number.copy(),
             "error": self._judged.error.copy(),
+            **({"learnt": self._learnt.copy()} if "ensemble" in self.names else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take it up."""
+        """Take it up; one of a committee with or without an ensemble.
+
+        Raises
+        ------
+        ValueError
+            for errors of another number of critics than there ever were
+        """
         self._known = np.array(state["known"], dtype=np.int64)
         theta = np.array(state["theta"], dtype=np.float64)
         self._theta = theta if len(theta) else None
-        self._tuned = int(state["tuned"])
-        self._judged = Judged(
-            np.array(state["number"], dtype=np.int64),
-            np.array(state["error"], dtype=np.float64).reshape(-1, 1 + len(NAMES)),
-        )
-        self._critics = None
+        self._tuned, self._noisy = int(state["tuned"]), bool(state.get("noisy", False))
+        self._learnt = np.array(state.get("learnt", []), dtype=np.int64)
+        number = np.array(state["number"], dtype=np.int64)
+        self._judged = Judged(number, self._columns(number, np.array(state["error"], np.float64)))
+        self._critics, self._ensemble = None, None
+
+    def _columns(self, number: IntArray, kept: FloatArray) -> FloatArray:
+        """(m, 1 + critics of now) of those that were kept: NaN of a critic that is new."""
+        error = np.full((len(number), 1 + len(self.names)), np.nan)
+        if len(number):
+            kept = kept.reshape(len(number), -1)
+            if kept.shape[1] not in (1 + len(NAMES), 1 + len(EVERY)):
+                raise ValueError(
+                    f"state: wanted errors of {len(NAMES)} or {len(EVERY)} critics, got those of "
+                    f"{kept.shape[1] - 1}: it is of another version of EnsembleRL"
+                )
+            shared = min(kept.shape[1], error.shape[1])
+            error[:, :shared] = kept[:, :shared]
+        return error

@@ -15,7 +15,7 @@ import numpy as np
 
 from ensemblerl.agents.base import Rows
 from ensemblerl.agents.critics.committee import FLOOR
-from ensemblerl.records import FloatArray
+from ensemblerl.records import AGAIN, FloatArray
 
 WINDOW = 64
 """Newest members that count."""
@@ -57,10 +57,11 @@ def credit(rows: Rows, names: Sequence[str]) -> FloatArray:
 
     Parameters
     ----------
-    rows : settled members in number order; those that no version has proposed do not count
+    rows : settled members in number order; those that no version has proposed do not count, nor
+        do replicas: that their points are good was known
     names : (k,) critics, "" for draws of the policy
     """
-    own = rows.take(np.flatnonzero(rows.version >= 0)[-WINDOW:])
+    own = rows.take(np.flatnonzero((rows.version >= 0) & (rows.critic != AGAIN))[-WINDOW:])
     if not len(own):
         return np.ones(len(names))
     worth = worths(own.reward)

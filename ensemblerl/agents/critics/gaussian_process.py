@@ -26,6 +26,7 @@ from ensemblerl.agents.critics.kernel import (
     start,
     tuned,
 )
+from ensemblerl.agents.critics.noise import Level, evenly, level, loud
 from ensemblerl.records import Cube, FloatArray, IntArray
 
 MEMBERS = 500
@@ -81,7 +82,7 @@ class GaussianProcess:
     Parameters
     ----------
     cube : of the points
-    bend : of the rewards
+    bend : of the rewards; a level of noisy ones
     theta : (D + 2,) logs of the scales, see `ensemblerl.agents.critics.kernel.start`
     members : (n, ndim) points it is of
     x : (n, F) columns in length scales, first of the members, then of what it believes
@@ -91,7 +92,7 @@ class GaussianProcess:
     """
 
     cube: Cube
-    bend: Bend
+    bend: Bend | Level
     theta: FloatArray
     members: FloatArray
     x: FloatArray
@@ -103,6 +104,20 @@ class GaussianProcess:
     def size(self) -> float:
         """Variance of the process."""
         return float(np.exp(self.theta[-2]))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether its rewards are noisy draws."""
+        return isinstance(self.bend, Level)
+
+    @property
+    def worth(self) -> FloatArray:
+        """(n,) bent rewards of its members, posterior means where they are noisy."""
+        return self.means(self.members) if self.noisy else self.y[: len(self.members)]
+
+    def means(self, unit: FloatArray) -> FloatArray:
+        """(m, ndim) -> (m,) means of the bent reward."""
+        return np.asarray(self.size * correlation(self.scaled(unit), self.x) @ self.weight)
 
     def scaled(self, unit: FloatArray) -> FloatArray:
         """(m, ndim) -> (m, F)."""
@@ -122,6 +137,16 @@ class GaussianProcess:
         mean, spread = self.bent(unit)
         up, down = self.bend.back(mean + spread), self.bend.back(mean - spread)
         return self.bend.back(mean), 0.5 * (up - down)
+
+    def sample(self, unit: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+        """(m, ndim) -> (n, m) joint draws of the bent reward, without noise."""
+        x = self.scaled(unit)
+        k = self.size * correlation(self.x, x)
+        V = solve_triangular(self.factor, k, lower=True)
+        cov = self.size * correlation(x, x) - V.T @ V
+        cov[np.diag_indices(len(x))] += 1e-6 * self.size
+        root = cholesky(cov, lower=True)
+        return np.asarray(k.T @ self.weight + rng.standard_normal((n, len(x))) @ root.T)
 
     def believing(self, unit: FloatArray) -> GaussianProcess:
         """The same, with (m, ndim) points as if they had come out as foretold."""
@@ -208,6 +233,8 @@ def fit(
     reward: FloatArray,
     theta: FloatArray | None = None,
     how: Bend | None = None,
+    *,
+    noisy: bool = False,
 ) -> GaussianProcess | None:
     """(n, ndim) points, (n,) finite rewards -> the critic; None where there is nothing to see.
 
@@ -215,21 +242,26 @@ def fit(
     ----------
     theta : scales to take; None: tune them
     how : to bend the rewards; None: `bend`
+    noisy : they are noisy draws: not bent, see `ensemblerl.agents.critics.noise`
     """
-    how = bend(reward) if how is None and len(reward) > 1 else how
-    if how is None:
+    seen: Bend | Level | None = how
+    if how is None and len(reward) > 1:
+        seen = level(reward) if noisy else bend(reward)
+    if seen is None:
         return None
     if theta is None:
-        few = thinned(reward, TUNED)
-        theta = tuned(start(cube.ndim), *columns(cube, unit[few]), how(reward[few]))
-    keep = thinned(reward, MEMBERS)
+        few = evenly(len(reward), TUNED) if noisy else thinned(reward, TUNED)
+        told = *columns(cube, unit[few]), seen(reward[few])
+        theta = loud(*told) if noisy else tuned(start(cube.ndim), *told)
+    keep = evenly(len(reward), MEMBERS) if noisy else thinned(reward, MEMBERS)
     x, of = columns(cube, unit[keep])
-    x, y = x / np.exp(theta)[of], how(reward[keep])
+    x, y = x / np.exp(theta)[of], seen(reward[keep])
     size, noise = np.exp(theta[-2:])
     K = size * correlation(x, x)
     K[np.diag_indices(len(x))] += noise + JITTER * size
     factor = cholesky(K, lower=True)
-    return GaussianProcess(cube, how, theta, unit[keep], x, y, factor, cho_solve((factor, True), y))
+    weight = cho_solve((factor, True), y)
+    return GaussianProcess(cube, seen, theta, unit[keep], x, y, factor, weight)
 
 
 def thinned(reward: FloatArray, most: int) -> IntArray:

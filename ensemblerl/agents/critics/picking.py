@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ensemblerl.agents.base import Policy, Tray
-from ensemblerl.agents.critics.committee import NAMES, Critics
+from ensemblerl.agents.critics.committee import EVERY, Critics
 from ensemblerl.agents.critics.features import ordered, shut
 from ensemblerl.agents.critics.gaussian_process import GaussianProcess
-from ensemblerl.records import BoolArray, Cube, FloatArray
+from ensemblerl.agents.critics.replication import again
+from ensemblerl.records import AGAIN, BoolArray, Cube, Demands, FloatArray
 
-WORD = np.array(NAMES).dtype
+WORD = np.array(EVERY).dtype
 """Of the names of critics: as long as the longest."""
 CANDIDATES = 128
 """Of each kind, that the Gaussian process chooses from."""
@@ -52,10 +53,11 @@ def picked(
     names = sorted(weights)
     order = rng.choice(names, size=n, p=[weights[name] for name in names]).astype(WORD)
     late = np.flatnonzero(order == "gp")[BY_GP:]
-    order[late] = "quadratic" if "quadratic" in names else ""
+    order[late] = next((name for name in ("ensemble", "quadratic") if name in names), "")
     by = {
         "quadratic": lambda k: by_quadratic(critics, k, rng),
         "gp": lambda k: by_gp(critics, policy, waiting, k, rng),
+        "ensemble": lambda k: by_ensemble(critics, policy, waiting, k, rng),
     }
     unit, keep = np.empty((n, cube.ndim)), np.zeros(n, dtype=np.bool_)
     for name in names:
@@ -68,6 +70,47 @@ def picked(
         keep[i] = known.new(unit[[i]])[0]
         known.add(unit[[i]])
     return Tray(unit[keep], {"critic": order[keep], **foretold(critics, unit[keep])})
+
+
+def nothing(critics: Critics, cube: Cube) -> Tray:
+    """An empty tray."""
+    unit = np.zeros((0, cube.ndim))
+    return Tray(unit, {"critic": np.zeros(0, dtype=WORD), **foretold(critics, unit)}, 0.0)
+
+
+def with_replicas(
+    tray: Tray,
+    critics: Critics,
+    known: FloatArray,
+    waiting: FloatArray,
+    demands: Demands,
+    n: int,
+    rng: np.random.Generator,
+) -> Tray:
+    """At most n points: those on the tray, and among them some that are run again.
+
+    Parameters
+    ----------
+    known : (m, ndim) points that have come, from which those are
+    waiting : (p, ndim) points on their way
+    demands : replicas have their share of all points, picks theirs of the others
+    """
+    gp, share = critics.gp, demands.replicated_share
+    if gp is None or not gp.noisy or not share or not demands.picked_share:
+        return tray
+    share_of_picks = (1.0 - share) * demands.picked_share * tray.share
+    mine = rng.random(n) < share / (share + share_of_picks)
+    wanted = share + share_of_picks
+    if (~mine).sum() > len(tray):  # too few picks: draws take their places, not replicas
+        mine = rng.permutation(mine[mine | (np.cumsum(~mine) <= len(tray))])
+        wanted = min(wanted, share * len(mine) / max(int(mine.sum()), 1))
+    unit = np.empty((len(mine), gp.cube.ndim))
+    unit[~mine] = tray.unit[: int((~mine).sum())]
+    unit[mine] = again(gp, known, waiting, int(mine.sum()))
+    critic = np.full(len(mine), AGAIN, dtype=WORD)
+    critic[~mine] = tray.notes["critic"][: int((~mine).sum())]
+    notes = {"critic": critic, **foretold(critics, unit)}
+    return Tray(unit, notes, wanted / demands.picked_share)
 
 
 class Known:
@@ -94,6 +137,14 @@ class Known:
         """(n, ndim) -> (n,) whether it is not known yet."""
         return np.array([key not in self._seen for key in self._keys(unit)], dtype=np.bool_)
 
+    def first(self, unit: FloatArray) -> BoolArray:
+        """(n, ndim) -> (n,) whether it is neither known nor among those before it."""
+        seen, out = set[bytes](self._seen), np.empty(len(unit), dtype=np.bool_)
+        for i, key in enumerate(self._keys(unit)):
+            out[i] = key not in seen
+            seen.add(key)
+        return out
+
     def _keys(self, unit: FloatArray) -> list[bytes]:
         cells, active = self.cube.cells(unit), self.cube.active(unit)
         return [row.tobytes() for row in np.where((cells >= 0) & active, cells, unit)]
@@ -102,7 +153,7 @@ class Known:
 def foretold(critics: Critics, unit: FloatArray) -> dict[str, FloatArray]:
     """What every critic foretells of (m, ndim) points: NaN where it is not there."""
     out = dict[str, FloatArray]()
-    for name in NAMES:
+    for name in critics.names:
         critic, nothing = critics[name], np.full(len(unit), np.nan)
         mean, spread = (nothing, nothing) if critic is None else critic.predict(unit)
         out |= {f"{name}_mean": mean, f"{name}_sd": spread}
@@ -112,7 +163,8 @@ def foretold(critics: Critics, unit: FloatArray) -> dict[str, FloatArray]:
 def by_quadratic(critics: Critics, n: int, rng: np.random.Generator) -> FloatArray:
     """(m, ndim) maxima of draws from the quadratic, m <= n."""
     assert critics.quadratic is not None
-    return critics.feasibility.passed(critics.quadratic.maxima(TRIES * n, rng), rng)[:n]
+    feasibility, unit = critics.feasibility, critics.quadratic.maxima(TRIES * n, rng)
+    return feasibility.passed(feasibility.moved(unit), rng)[:n]
 
 
 def by_gp(
@@ -121,7 +173,7 @@ def by_gp(
     """(m, ndim) points of largest expected improvement, one after the other, m <= n."""
     gp = critics.gp
     assert gp is not None
-    top, found = float(gp.y.max()), list[FloatArray]()
+    top, found = float(gp.worth.max()), list[FloatArray]()
     # what failed is as well known as what is on its way: there is nothing more to learn there
     told = [waiting[-WAITING:], critics.feasibility.failures[-FAILURES:]]
     gp, known = gp.believing(np.concatenate(told)), Known(policy.cube)
@@ -142,11 +194,30 @@ def by_gp(
     return np.array(found).reshape(-1, policy.cube.ndim)
 
 
+def by_ensemble(
+    critics: Critics, policy: Policy, waiting: FloatArray, n: int, rng: np.random.Generator
+) -> FloatArray:
+    """(m, ndim) maxima of draws from the ensemble, m <= n."""
+    assert critics.ensemble is not None
+    assert critics.gp is not None
+    feasibility, known = critics.feasibility, Known(policy.cube)
+    unit = feasibility.passed(candidates(critics.gp, policy, rng), rng)
+    known.add(np.concatenate([waiting, feasibility.unit]))
+    unit = unit[known.new(unit)]
+    if not len(unit):
+        return unit
+
+    def able(found: FloatArray) -> BoolArray:
+        return known.new(found) & (feasibility.log_chance(found) > -np.inf)
+
+    return feasibility.passed(critics.ensemble.maxima(unit, TRIES * n, rng, able), rng)[:n]
+
+
 def candidates(gp: GaussianProcess, policy: Policy, rng: np.random.Generator) -> FloatArray:
     """(m, ndim) points anywhere, draws of the policy, and steps away from good members."""
     cube = policy.cube
     parts = [rng.random((2 * CANDIDATES, cube.ndim)), policy.sample(CANDIDATES, None, rng)]
-    good = gp.members[np.argsort(-gp.y[: len(gp.members)], kind="stable")[:PARENTS]]
+    good = gp.members[np.argsort(-gp.worth, kind="stable")[:PARENTS]]
     to = ordered(cube)
     log = gp.theta[:-2][to]
     length = np.exp(log - log.sum() / max(len(to), 1))

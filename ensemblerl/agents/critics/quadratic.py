@@ -73,6 +73,16 @@ class LocalQuadratic:
         spread = np.sqrt(((x @ self.root) ** 2).sum(axis=1) + self.noise)
         return self.middle + self.scale * (x @ self.mean), self.scale * spread
 
+    def sample(self, unit: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+        """(m, ndim) -> (n, m) joint draws of the reward, without noise; -inf outside the ball of
+        the local set, where it says nothing.
+        """
+        x = _columns(self.cube, unit, self.centre, self.metric, self.crossed)
+        d = len(self.metric)
+        coefficients = self.mean + rng.standard_normal((n, len(self.mean))) @ self.root.T
+        far = (x[:, 1 : 1 + d] ** 2).sum(axis=1) > d * RADII[1] ** 2
+        return np.where(far, -np.inf, self.middle + self.scale * (coefficients @ x.T))
+
     def maxima(self, n: int, rng: np.random.Generator) -> FloatArray:
         """(n, ndim) maxima of n draws, each in a ball about the best member."""
         d, to = len(self.metric), ordered(self.cube)
@@ -86,16 +96,25 @@ class LocalQuadratic:
         return self.cube.canonical(shut(unit))
 
 
-def fit(cube: Cube, unit: FloatArray, reward: FloatArray) -> LocalQuadratic | None:
-    """(n, ndim) points, (n,) finite rewards -> the critic; None where they are too few."""
+def fit(
+    cube: Cube, unit: FloatArray, reward: FloatArray, worth: FloatArray | None = None
+) -> LocalQuadratic | None:
+    """(n, ndim) points, (n,) finite rewards -> the critic; None where they are too few.
+
+    Parameters
+    ----------
+    worth : (n,) which members are the best and the good ones, such as posterior means of noisy
+        rewards; None: the rewards say
+    """
+    worth = reward if worth is None else worth
     to = ordered(cube)
     d = len(to)
     crossed = _count(cube, True) <= COLUMNS
     if not d or len(unit) < d + 2 or _count(cube, crossed) > COLUMNS:
         return None
-    best = int(np.argmax(reward))
+    best = int(np.argmax(worth))
     centre = unit[best]
-    metric = metric_of(unit[:, to], reward, centre[to])
+    metric = metric_of(unit[:, to], worth, centre[to])
     apart = (((unit[:, to] - centre[to]) @ metric.T) ** 2).sum(axis=1)
     apart += d * _differing(cube, unit, centre)
     size = min(len(unit), int(NEIGHBOURS * _smooth(d, crossed)) + 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from ensemblerl.agents.base import Policy, Rows
-from ensemblerl.records import FloatArray
+from ensemblerl.records import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,14 +74,25 @@ def finite(R: FloatArray) -> FloatArray:
     return np.where(ok, R, R[ok].min() if ok.any() else 0.0)
 
 
+def dense(rows: Rows) -> BoolArray:
+    """(n,) whether the density at the draw is known: not of picks, and of what no version drew only
+    where one was noted. (Among those, a density of exactly the prior's cannot be told from none.)
+    """
+    return np.asarray((rows.critic == "") & ((rows.version >= 0) | (rows.log_prob != 0)))
+
+
 def watched(seen: Seen) -> dict[str, float]:
     """Estimates under the policy from rows that others drew, by self-normalised weights.
 
     ``entropy`` is relative to the prior's (0 for the prior, negative otherwise), ``ess`` the
-    effective sample size of the minibatch, ``ratio`` the mean of pi / mu.
+    effective sample size of the minibatch, ``ratio`` the mean of pi / mu. Rows without a density
+    tell nothing of these; where no row has one all are NaN.
     """
-    log_pi, weight = seen.log_pi.detach().numpy(), seen.rows.weight
-    rho = ratio(log_pi, seen.rows.log_prob)
+    known = dense(seen.rows)
+    if not known.any():
+        return dict.fromkeys(("entropy", "ess", "ratio"), float("nan"))
+    log_pi, weight = seen.log_pi.detach().numpy()[known], seen.rows.weight[known]
+    rho = ratio(log_pi, seen.rows.log_prob[known])
     each = weight * rho
     return {
         "entropy": -float(each @ log_pi / each.sum()),
