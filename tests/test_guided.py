@@ -370,6 +370,27 @@ class TestPicks:
         for part, own in zip(parts, took, strict=True):
             assert left(part) == len(tray_of(part)) - len(own)
 
+    def test_two_agents_that_know_the_same_learn_the_same_and_pick_other_points(self):
+        parts = [MaxEnt(CUBE, every=64, name=name) for name in ("one", "two")]
+        game = Rehearsal(2, 0)
+        for part in parts:
+            part.heed(asking(0.8))
+        settle(Portfolio(parts), game, Sobol(CUBE).ask(64, rng(3)))
+        one, two = (part.published()[-1] for part in parts)
+        assert one.alike(two)
+        points = np.concatenate([tray_of(part).unit for part in parts])
+        assert len(np.unique(points, axis=0)) > 0.9 * len(points)
+
+    def test_asked_by_hand_its_own_picks_are_off_its_tray(self):
+        """Nobody has noted who proposed them."""
+        agent, game = ready(0.8)
+        asked = agent.ask(20, rng())
+        assert "proposer" not in asked.notes
+        members = numbered(asked, 64, "x")
+        del members.notes["proposer"]
+        agent.tell(members, Results.pending(20))
+        assert left(agent) == len(tray_of(agent)) - picks_of(asked).sum()
+
     @pytest.mark.parametrize("make", [MaxEnt, token_agent], ids=["mixture", "tokens"])
     def test_asked_for_more_than_there_is_it_draws_the_rest(self, make):
         agent, _ = ready(1.0, agent=make(CUBE, every=64))

@@ -102,7 +102,8 @@ class Core:
         """What was launched is off the tray, also where a replay tells of it."""
         if self.left and "pick" in members.notes:
             own = members.notes["version"] >= self._picking
-            if self.name is not None:
+            # hints are the same for all agents; asked by hand, nobody has noted who proposed it
+            if self.name is not None and self._picking and "proposer" in members.notes:
                 own &= members.notes["proposer"] == self.name
             last = int(members.notes["pick"][own].max(initial=-1)) + 1
             self.picked = min(max(self.picked, last), self.picked + self.left)

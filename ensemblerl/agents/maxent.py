@@ -38,6 +38,8 @@ from ensemblerl.records import (
     cubes_differ,
 )
 
+NAME = "agent"
+"""Of an agent that is told no other."""
 LEARNING = ("inline", "background")
 SHARE = 1 / 64
 """Later on, results between two lessons as a share of those known."""
@@ -97,7 +99,7 @@ class MaxEnt:
         learning_share: float = 0.5,
         picked: float | None = None,
         every: int = 4,
-        name: str = "agent",
+        name: str = NAME,
     ) -> None:
         if not isinstance(cube, Cube):
             raise TypeError(f"cube: wanted a Cube such as space.cube, got {type(cube).__name__}")
@@ -254,6 +256,8 @@ class MaxEnt:
         if self._mind is None:
             memory = Replay(self.policy.n_steps, self.cube.ndim)
             learner = copy.deepcopy(self.learner)
+            if isinstance(learner, Guided) and self.name != NAME:
+                learner.agent = self.name
             policy = self.policy if self._hints is None else warmed(self.policy, self._hints)
             core = Core(policy, learner, memory, every=self.every, share=SHARE, name=self.name)
             core.demands = self._own(core.demands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ensemblerl.agents.base import Learner, Lesson, Memory, Policy, Tray
 from ensemblerl.agents.critics.committee import Committee, Critics
 from ensemblerl.agents.critics.credit import shared
 from ensemblerl.agents.critics.picking import nothing, picked, with_replicas
-from ensemblerl.agents.learners.imagining import imagined
+from ensemblerl.agents.learners.imagining import imagined, improves
 from ensemblerl.agents.learners.mpo import Fitted
 from ensemblerl.agents.learners.towards import towards
 from ensemblerl.protocols import State
@@ -52,6 +53,11 @@ class Guided:
     deep_ensemble : whether a deep ensemble is one of the critics, once there are 1,000
         members
 
+    Attributes
+    ----------
+    agent : name of its agent where there may be others, "" for the only one: agents that know the
+        same learn the same policy, and yet are to pick other points
+
     Raises
     ------
     TypeError, ValueError
@@ -78,6 +84,7 @@ class Guided:
             raise TypeError(f"deep_ensemble: wanted True or False, got {deep_ensemble!r}")
         self.learner, self.anchor, self.imagined = learner, anchor, imagined
         self.deep_ensemble = deep_ensemble
+        self.agent = ""
         self.tray: Tray | None = None
         self._committee: Committee | None = None
         self._restored: State | None = None
@@ -116,7 +123,13 @@ class Guided:
             found = imagined(lesson.policy, critics, weights, waiting, alpha, rng)
             worth = WORTH * believed * found.share
             better = towards(lesson.policy, found.unit, worth, HOLD, rng)
+            if len(found.unit) and not improves(
+                lesson.policy, better, critics, waiting, alpha, rng
+            ):
+                better = lesson.policy
             metrics["imagined_ess"] = found.ess
+        if self.agent:
+            rng = np.random.default_rng([crc32(self.agent.encode()), int(rng.integers(2**63))])
         if demands.picked_share > 0:
             shares, share = shared(rows, weights, demands.picked_share)
             tray = replace(picked(critics, shares, better, waiting, n, rng), share=share)

@@ -10,6 +10,10 @@ The step is no longer than the target's own, beta <= 1 / alpha, and no longer th
 number of candidates to remain (as in `ensemblerl.agents.learners.estep`): in a space of choices the
 best ones lie in few cells, and a step there alone would give up all others.
 
+Candidates are few, and a policy that has found a place may be finer than they are. So a step is
+taken only if by the critics it is one of improvement: if draws of the new policy have more of what
+the target is the most of,  E[R] - alpha KL(pi || p),  than draws of the old one.
+
 Shapes: ``m`` candidates, ``D`` draws.
 """
 
@@ -33,6 +37,8 @@ LEAST = 2.0
 """Effective candidates that remain, in coordinates."""
 KEPT = 0.95
 """Of what all candidates are worth, by the best ones: the others only cost time."""
+TRIED = 128
+"""Draws of either policy, that tell whether one is better than the other."""
 GENTLEST = 1e-3
 """Smallest beta that is tried, and over alpha = 0 the largest is its inverse squared."""
 
@@ -74,6 +80,31 @@ def imagined(
     kept = order[: 1 + int(np.searchsorted(np.cumsum(share[order]), KEPT))]
     share = share / share[kept].sum()
     return Imagined(unit[kept], share[kept], effective_size(share[kept]), 1.0 / beta)
+
+
+def improves(
+    old: Policy,
+    new: Policy,
+    critics: Critics,
+    waiting: FloatArray,
+    alpha: float,
+    rng: np.random.Generator,
+) -> bool:
+    """Whether by the Gaussian process draws of ``new`` have more of E[R] - alpha KL(pi || p), with R
+    the rank among the draws of both; a discrete point that is known already has the lowest.
+    """
+    gp, both = critics.gp, (old, new)
+    assert gp is not None
+    drawn = [policy.sample(TRIED, None, rng) for policy in both]
+    order = rng.permutation(2 * TRIED)  # equal ones have the same rank, on average
+    unit, mine = np.concatenate(drawn)[order], order >= TRIED
+    rewards, known = gp.sample(unit, DRAWS, rng), Known(old.cube)
+    if known.discrete:
+        known.add(np.concatenate([waiting, critics.feasibility.unit]))
+        rewards[:, ~known.new(unit)] = -np.inf
+    R = np.where(np.isfinite(rewards), ranks(rewards), 0.0)
+    kl = [float(p.log_prob(u).mean()) for p, u in zip(both, drawn, strict=True)]
+    return bool(R[:, mine].mean() - R[:, ~mine].mean() > alpha * (kl[1] - kl[0]))
 
 
 def thought_of(
