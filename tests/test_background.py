@@ -590,6 +590,7 @@ def pupil_at_work(monkeypatch, share, arrivals, end, every=4):
         "policy": policy,
         "learner": learner,
         "every": every,
+        "name": "agent",
         "lesson_share": 0.0,
         "machine_share": share,
         "state": {"core": core.progress(), "memory": core.memory.state_dict()},

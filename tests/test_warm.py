@@ -120,11 +120,15 @@ class TestTables:
     @pytest.mark.parametrize(
         ("rows", "value", "words"),
         [
-            ([], "rmse", "empty"),
+            ([], "rmse", "a table with rows, got none"),
             ([{"q": 1.0, "rmse": 1.0}], "rmse", "one of the parameters x, r, kind, got columns q"),
             ([{"x": 9.0, "rmse": 1.0}], "rmse", "got 1: 1 outside the space"),
             ([{"x": 1.0, "rmse": 1.0}], "score", "a column 'score'"),
-            ([{"x": 1.0, "rmse": "low"}], "rmse", "numbers in column 'rmse'"),
+            (
+                [{"x": 1.0, "rmse": "low"}],
+                "rmse",
+                "row 0: wanted a number in column 'rmse', got 'low'",
+            ),
             ([{"x": 1.0, "score": 1.0}], None, "by value="),
         ],
     )
@@ -345,7 +349,7 @@ class TestStoresOfHints:
         store = DirectoryStore.resume(tmp_path / "s")
         assert checksum(store.warm) == checksum(hints)
         (tmp_path / "s" / "warm_start.npz").write_bytes(b"PK torn")
-        with pytest.warns(UserWarning, match=r"warm_start.npz: the campaign goes on without"):
+        with pytest.warns(UserWarning, match=r"warm_start: the hints .* npz is damaged"):
             assert store.warm is None
         store.close()
 

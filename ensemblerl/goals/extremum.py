@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -275,7 +276,7 @@ def _ok(ledger: Ledger) -> BoolArray:
 
 
 def _share(replicate: float, noisy: bool) -> float:
-    if isinstance(replicate, bool) or not isinstance(replicate, int | float):
+    if isinstance(replicate, bool) or not isinstance(replicate, Real):
         raise TypeError(f"replicate: wanted a share in [0, 1), got {replicate!r}")
     if not 0.0 <= replicate < 1.0:
         raise ValueError(f"replicate: wanted a share in [0, 1), got {replicate!r}")

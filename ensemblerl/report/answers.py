@@ -32,9 +32,13 @@ def answer(ds: xr.Dataset) -> xr.Dataset:
     return goal.estimate(told)
 
 
-def answering(ds: xr.Dataset, rows: IntArray) -> IntArray:
+def answering(ds: xr.Dataset, rows: IntArray, *, once: bool = False) -> IntArray:
     """Rows that are ranked by their rewards as the goal's answer ranks them: those of a noisy goal
     by their posterior means.
+
+    Parameters
+    ----------
+    once : of a noisy goal one row a point, the one with the lowest number
     """
     try:
         goal = goal_of(json.loads(ds.attrs.get("goal", "{}")))
@@ -48,7 +52,10 @@ def answering(ds: xr.Dataset, rows: IntArray) -> IntArray:
     rows = rows[np.argsort(column(ds, MEMBER)[rows])]
     unit = space.to_unit({name: column(ds, name)[rows] for name in space})
     mean, *_ = posterior(space, unit, column(ds, "reward")[rows].astype(np.float64))
-    return rows[np.argsort(-mean, kind="stable")]
+    order = np.argsort(-mean, kind="stable")
+    if once:
+        order = order[np.isin(order, np.unique(unit, axis=0, return_index=True)[1])]
+    return rows[order]
 
 
 def _space(given: Mapping[str, Any]) -> Space:

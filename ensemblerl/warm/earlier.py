@@ -78,9 +78,9 @@ class Earlier:
             naming the column or the row that does not fit
         """
         on_disk = isinstance(self.table, str | Path)
-        columns = _read(Path(self.table), space) if on_disk else _columns(self.table)
+        columns = _read(Path(self.table), space, self.value) if on_disk else _columns(self.table)
         if not columns or not len(next(iter(columns.values()))):
-            raise ValueError("warm_start: wanted a table with rows, got an empty one")
+            raise ValueError(f"warm_start: wanted a table with rows, got none in {self!r}")
         return ranked(Table(columns, _rewards(columns, self.value, goal)), space)
 
     def __repr__(self) -> str:
@@ -256,10 +256,15 @@ def _valued(columns: Mapping[str, Any], i: int, goal: Goal) -> FloatArray:
 
 def _numbers(column: Any, name: str) -> FloatArray:
     """(n,) as float64, NaN for None."""
-    try:
-        return np.array([np.nan if v is None or v == "" else float(v) for v in column])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"warm_start: wanted numbers in column {name!r}: {error}") from error
+    out = np.full(len(column), np.nan)
+    for i, value in enumerate(column):
+        try:
+            out[i] = np.nan if value is None or value == "" else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"warm_start: row {i}: wanted a number in column {name!r}, got {value!r}"
+            ) from None
+    return out
 
 
 def _columns(table: Any) -> dict[str, Any]:
@@ -274,7 +279,8 @@ def _columns(table: Any) -> dict[str, Any]:
             )
         return {n: np.asarray(v.values) for n, v in flat.items()}
     if hasattr(table, "columns") or isinstance(table, Mapping):
-        out = {str(name): np.asarray(table[name]) for name in table}
+        _once([str(name) for name in table], type(table).__name__)
+        out = {str(name): _column(str(name), table[name]) for name in table}
         if len({len(column) for column in out.values()}) > 1:
             lengths = {name: len(column) for name, column in out.items()}
             raise ValueError(f"warm_start: wanted columns of one length, got {lengths}")
@@ -283,8 +289,37 @@ def _columns(table: Any) -> dict[str, Any]:
     return {name: [row.get(name) for row in table] for name in names}
 
 
-def _read(path: Path, space: Space) -> dict[str, Any]:
-    """The columns of a CSV file: parameters as their own types, others as numbers if they can."""
+def _column(name: str, values: Any) -> AnyArray:
+    """(n, ...) values of a column."""
+    try:
+        column = np.asarray(values)
+    except ValueError:
+        raise ValueError(
+            f"warm_start: wanted values of one shape in column {name!r}, got several"
+        ) from None
+    if column.ndim == 0:
+        raise ValueError(
+            f"warm_start: wanted a list of values as column {name!r}, got {values!r}; one row "
+            "alone goes in as a list of one dict"
+        )
+    if column.dtype.kind == "O" and hasattr(values, "isna"):  # pandas has a sign of its own
+        column = np.where(values.isna(), np.array(None), column)
+    return column
+
+
+def _once(names: Sequence[str], where: str) -> None:
+    """Refuse a column that is there twice: which of them counts cannot be known."""
+    again = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if again:
+        raise ValueError(
+            f"warm_start: {where}: wanted each column once, got {', '.join(again)} more than once"
+        )
+
+
+def _read(path: Path, space: Space, value: str | None) -> dict[str, Any]:
+    """The columns of a CSV file: parameters as their own types, the value as a number, others as
+    numbers if they can.
+    """
     path = path.expanduser()
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -292,7 +327,13 @@ def _read(path: Path, space: Space) -> dict[str, Any]:
             rows, names = list(reader), [str(n).strip() for n in reader.fieldnames or []]
     except OSError as error:
         raise ValueError(f"warm_start: the table {path} cannot be read: {error}") from error
-    kinds = {name: space[name].transform.dtype.kind for name in names if name in space.names}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"warm_start: wanted a CSV file, in UTF-8, with commas; {path} is none: {error}"
+        ) from error
+    _once(names, str(path))
+    kinds = {} if value is None else {value: "f"}
+    kinds |= {name: space[name].transform.dtype.kind for name in names if name in space.names}
     cells = [{str(n).strip(): t for n, t in row.items() if isinstance(t, str)} for row in rows]
     return {
         name: [
@@ -321,8 +362,13 @@ def _cell(text: str, kind: str, where: str) -> Any:
 
 def _digest(columns: Mapping[str, Any]) -> str:
     """16 hex digits of a table in memory."""
-    plain = {str(n): [repr(v) for v in np.asarray(c).tolist()] for n, c in sorted(columns.items())}
+    plain = {n: [_same(v) for v in np.asarray(c).tolist()] for n, c in sorted(columns.items())}
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
+
+
+def _same(value: Any) -> str:
+    """A cell in words, 0 and 0.0 in the same."""
+    return repr(float(value) if isinstance(value, int | float) else value)
 
 
 def _line(error: Exception) -> str:

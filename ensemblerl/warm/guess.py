@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ KEY = 0x6E55
 """Of the scramble of the sequence that the points come from."""
 RESOLUTION = 2**16
 """Places at which a grid too fine for a table of levels is looked at."""
+FLAT = 1e5
+"""Standard deviations as many times the range are taken for infinite: the density of a normal is
+then even to 1e-10, and as much is lost by rounding where it is worked out."""
 
 
 class Guess:
@@ -64,7 +68,7 @@ class Guess:
             raise TypeError(f'spread: wanted a dict such as {{"x": 0.1}}, got {spread!r}')
         self.point, self.spread = dict(point), dict(spread or {})
         for name, value in self.spread.items():
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
                 raise ValueError(f"spread: wanted a number > 0 for {name!r}, got {value!r}")
             if name not in self.point:
@@ -72,9 +76,9 @@ class Guess:
 
     def identity(self) -> dict[str, Any]:
         """What it is known by when a campaign goes on: JSON."""
-        spread = {name: float(value) for name, value in self.spread.items()}
-        point = {name: np.asarray(value).tolist() for name, value in self.point.items()}
-        return {"kind": "guess", "source": repr(point), "spread": repr(spread)}
+        point = {str(name): _plain(value) for name, value in self.point.items()}
+        spread = {str(name): float(value) for name, value in self.spread.items()}
+        return {"kind": "guess", "source": point, "spread": spread}
 
     def hints(self, space: Space, goal: Goal) -> tuple[Hints, dict[str, Any]]:
         """Points spread as it says, and the guess itself to run first.
@@ -116,12 +120,23 @@ def _uniform(ndim: int) -> FloatArray:
     return np.asarray(engine.random(DRAWS)) + 2.0**-53
 
 
+def _plain(value: Any) -> Any:
+    """A value of a guess as JSON; what is no number and no text, and so refused, as its repr."""
+    single = isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+    plain = value.item() if single else value
+    return plain if isinstance(plain, str | int | float) else repr(value)
+
+
 def _at(name: str, parameter: Parameter, value: Any) -> float:
     """The coordinate of a value of the guess."""
-    found = parameter.transform.unit(as_column(name, [value], parameter.transform.dtype))
-    if np.isnan(found[0]):
+    try:
+        column = as_column(name, [value], parameter.transform.dtype)
+        found = float(parameter.transform.unit(column)[0])
+    except (TypeError, ValueError):  # it is no single value
+        found = math.nan
+    if math.isnan(found):
         raise ValueError(f"warm_start: {name!r} must be {parameter.support}, got {value!r}")
-    return float(found[0])
+    return found
 
 
 def _spread(
@@ -190,6 +205,8 @@ def _normal(q: FloatArray, mean: float, sd: float, low: float, high: float) -> F
     """(n,) uniform -> (n,) normal, cut off at both ends."""
     from scipy.special import ndtr, ndtri
 
+    if sd > FLAT * (high - low):
+        return low + q * (high - low)
     below, above = ndtr((low - mean) / sd), ndtr((high - mean) / sd)
     return np.asarray(np.clip(mean + sd * ndtri(below + q * (above - below)), low, high))
 

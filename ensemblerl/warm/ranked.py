@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ensemblerl.records import BoolArray, FloatArray, Hints
+from ensemblerl.records import AnyArray, BoolArray, FloatArray, Hints
 from ensemblerl.space import Space
 from ensemblerl.spaces.columns import absent, as_column
+from ensemblerl.spaces.priors import Parameter
 
 FIRST = 8
 """Points worth running first, at most."""
@@ -100,7 +101,7 @@ def _mapped(
     unit, inside = np.full((n, space.ndim), np.nan), np.ones(n, dtype=np.bool_)
     for name in shared:
         parameter = space[name]
-        column = as_column(name, columns[name], parameter.transform.dtype)
+        column = _column(name, columns[name], parameter)
         if len(column) != n:
             raise ValueError(f"warm_start: wanted columns of {n} rows, got {len(column)} of {name}")
         nothing = absent(column)
@@ -108,6 +109,15 @@ def _mapped(
         unit[:, space.names.index(name)] = np.where(nothing, np.nan, found)
         inside &= nothing | ~np.isnan(found)
     return unit, inside
+
+
+def _column(name: str, values: Any, parameter: Parameter) -> AnyArray:
+    """(n,) values of a parameter."""
+    try:
+        return as_column(name, values, parameter.transform.dtype)
+    except (TypeError, ValueError) as error:
+        told = str(error).removeprefix(f"{name}: ").splitlines()[0]
+        raise ValueError(f"warm_start: wanted one value a row in column {name!r}: {told}") from None
 
 
 def worths(reward: FloatArray, ndim: int) -> FloatArray:

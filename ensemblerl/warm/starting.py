@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,10 @@ from ensemblerl.protocols import Goal, Sampler
 from ensemblerl.provenance import Mismatch
 from ensemblerl.records import Hints
 from ensemblerl.space import Space
+from ensemblerl.store.hints import checksum
 from ensemblerl.warm.earlier import Campaigned, Earlier
 from ensemblerl.warm.guess import Guess
+from ensemblerl.warm.ranked import TRIES
 
 WANTED = (
     "the path of a store or the Dataset of a campaign, Earlier(table, value=...), or "
@@ -51,7 +53,8 @@ class WarmStart:
         return self._source.identity()
 
     def read(self) -> tuple[Hints, dict[str, Any]]:
-        """The hints, and for the provenance: where they came from, rows used and left out.
+        """The hints, and for the provenance: where they came from, rows used and left out. A
+        warning says where none of its points is to be tried first.
 
         Raises
         ------
@@ -63,6 +66,13 @@ class WarmStart:
     @cached_property
     def _read(self) -> tuple[Hints, dict[str, Any]]:
         hints, about = self._source.hints(self._space, self._goal)
+        if not len(hints.first):
+            warnings.warn(
+                f"warm_start: no point of {_told(self.identity)} is tried first: its unknown "
+                f"parameters were drawn from the prior, {TRIES} times for each point, and the "
+                "known constraint never held. The policy is moved there all the same",
+                stacklevel=2,
+            )
         return hints, {**self.identity, **about, "checksum": checksum(hints)}
 
     def check_same(self, path: str, kept: Mapping[str, Any] | None) -> None:
@@ -114,15 +124,8 @@ def hand_over(sampler: Sampler, hints: Hints | None) -> None:
         part.warm(hints)
 
 
-def checksum(hints: Hints) -> str:
-    """16 hex digits of all three arrays."""
-    digest = hashlib.sha256()
-    for array in vars(hints).values():
-        digest.update(repr(array.shape).encode() + array.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _told(about: Mapping[str, Any]) -> str:
-    more = {key: about[key] for key in ("value", "spread") if about.get(key) is not None}
+    """A warm start in words: from what it is known by."""
+    more = {key: about[key] for key in ("value", "spread") if about.get(key)}
     rest = "".join(f", {key}={value}" for key, value in more.items())
     return f"{about['kind']} {about['source']}{rest}"

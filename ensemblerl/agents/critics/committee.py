@@ -167,7 +167,9 @@ class Committee:
             return None
         own = ok.take(np.isin(ok.number, self._learnt))
         if self._ensemble is None and len(own) >= FEWEST:
-            self._ensemble = ensemble.fit(self.cube, own.unit, own.reward, self._theta)
+            self._ensemble = ensemble.fit(
+                self.cube, own.unit, own.reward, self._theta, noisy=self._noisy
+            )
         return self._ensemble
 
     def _judge(self, critics: Critics, rows: Rows) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from ensemblerl.agents.critics.features import columns, ordered, shut
 from ensemblerl.agents.critics.gaussian_process import Bend, bend
 from ensemblerl.agents.critics.networks import Networks, drawn, trained
+from ensemblerl.agents.critics.noise import Level, level
 from ensemblerl.records import BoolArray, Cube, FloatArray
 
 NETWORKS = 6
@@ -138,13 +139,13 @@ class Ensemble:
     Parameters
     ----------
     cube : of the points
-    bend : of the rewards
+    bend : of the rewards; a level of noisy ones
     theta : (D + 2,) logs of the scales, see `ensemblerl.agents.critics.kernel.start`
     regression : of bent rewards, by columns in length scales
     """
 
     cube: Cube
-    bend: Bend
+    bend: Bend | Level
     theta: FloatArray
     regression: Regression
 
@@ -214,12 +215,21 @@ class Ensemble:
         return np.asarray((mix * each.T).sum(axis=1))
 
 
-def fit(cube: Cube, unit: FloatArray, reward: FloatArray, theta: FloatArray) -> Ensemble | None:
+def fit(
+    cube: Cube, unit: FloatArray, reward: FloatArray, theta: FloatArray, *, noisy: bool = False
+) -> Ensemble | None:
     """(n, ndim) points, (n,) finite rewards -> the critic; None where there is nothing to see.
 
     The same rows give the same networks: their random numbers follow from how many rows there are.
+
+    Parameters
+    ----------
+    theta : scales of the Gaussian process
+    noisy : rewards are noisy draws: not bent, see `ensemblerl.agents.critics.noise`
     """
-    how = bend(reward) if len(reward) > 1 else None
+    how: Bend | Level | None = None
+    if len(reward) > 1:
+        how = level(reward) if noisy else bend(reward)
     if how is None:
         return None
     x, of = columns(cube, unit)

@@ -19,18 +19,22 @@ from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr, ndtr
 
 from ensemblerl.agents.critics.features import EDGE, columns, ordered, shut
-from ensemblerl.agents.critics.kernel import (
-    JITTER,
-    ROOT5,
-    correlation,
-    start,
-    tuned,
+from ensemblerl.agents.critics.kernel import ROOT5, correlation, start, tuned
+from ensemblerl.agents.critics.noise import (
+    Level,
+    centred,
+    drawn,
+    evenly,
+    kept,
+    level,
+    loud,
+    solved,
 )
-from ensemblerl.agents.critics.noise import Level, evenly, level, loud
 from ensemblerl.records import Cube, FloatArray, IntArray
 
 MEMBERS = 500
-"""Members that it is of: the best half of these, and others evenly."""
+"""Members that it is of: the best half of these, and others evenly; of noisy rewards points, see
+`ensemblerl.agents.critics.noise.kept`."""
 TUNED = 256
 """Members that its scales are tuned on: a few hundred tell them, and it costs their cube."""
 SOFT = 0.5
@@ -84,9 +88,9 @@ class GaussianProcess:
     cube : of the points
     bend : of the rewards; a level of noisy ones
     theta : (D + 2,) logs of the scales, see `ensemblerl.agents.critics.kernel.start`
-    members : (n, ndim) points it is of
+    members : (n, ndim) points it is of, of noisy rewards each once
     x : (n, F) columns in length scales, first of the members, then of what it believes
-    y : (n,) bent rewards
+    y : (n,) bent rewards, of noisy ones the means of the draws of each point
     factor : (n, n) Cholesky factor
     weight : (n,)
     """
@@ -120,8 +124,8 @@ class GaussianProcess:
         return np.asarray(self.size * correlation(self.scaled(unit), self.x) @ self.weight)
 
     def scaled(self, unit: FloatArray) -> FloatArray:
-        """(m, ndim) -> (m, F)."""
-        x, of = columns(self.cube, unit)
+        """(m, ndim) -> (m, F); of noisy rewards what is drawn within a cell is of no account."""
+        x, of = columns(self.cube, centred(self.cube, unit) if self.noisy else unit)
         return np.asarray(x / np.exp(self.theta)[of])
 
     def bent(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -249,19 +253,38 @@ def fit(
         seen = level(reward) if noisy else bend(reward)
     if seen is None:
         return None
+    if noisy:
+        return _of_draws(cube, unit, reward, theta, seen)
     if theta is None:
-        few = evenly(len(reward), TUNED) if noisy else thinned(reward, TUNED)
-        told = *columns(cube, unit[few]), seen(reward[few])
-        theta = loud(*told) if noisy else tuned(start(cube.ndim), *told)
-    keep = evenly(len(reward), MEMBERS) if noisy else thinned(reward, MEMBERS)
+        few = thinned(reward, TUNED)
+        theta = tuned(start(cube.ndim), *columns(cube, unit[few]), seen(reward[few]))
+    keep = thinned(reward, MEMBERS)
     x, of = columns(cube, unit[keep])
     x, y = x / np.exp(theta)[of], seen(reward[keep])
     size, noise = np.exp(theta[-2:])
-    K = size * correlation(x, x)
-    K[np.diag_indices(len(x))] += noise + JITTER * size
-    factor = cholesky(K, lower=True)
-    weight = cho_solve((factor, True), y)
+    factor, weight = solved(x, y, size, noise)
     return GaussianProcess(cube, seen, theta, unit[keep], x, y, factor, weight)
+
+
+def _of_draws(
+    cube: Cube,
+    unit: FloatArray,
+    reward: FloatArray,
+    theta: FloatArray | None,
+    seen: Bend | Level,
+) -> GaussianProcess:
+    """As `fit`, of noisy rewards."""
+    (x, of), y = columns(cube, centred(cube, unit)), seen(reward)
+    if theta is None:
+        few = evenly(len(y), TUNED)
+        theta = loud(x[few], of, y[few])
+    size, noise = np.exp(theta[-2:])
+    points = drawn(x, y)
+    x = x[points.row] / np.exp(theta)[of]
+    keep = kept(x, points, size, noise, MEMBERS)
+    x, y, row = x[keep], points.mean[keep], points.row[keep]
+    factor, weight = solved(x, y, size, noise / points.n[keep])
+    return GaussianProcess(cube, seen, theta, unit[row], x, y, factor, weight)
 
 
 def thinned(reward: FloatArray, most: int) -> IntArray:

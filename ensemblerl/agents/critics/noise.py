@@ -1,17 +1,28 @@
 """Noisy rewards, as a Gaussian process is to see them: not bent, and loud.
 
 A bend sees the luckiest draws apart, so rewards stay as they are, but for a tail that is cut off;
-and who calls a goal noisy says that there is noise.
+and who calls a goal noisy says that there is noise. The draws of one point count as one result,
+their mean, with so much less noise: the posterior is the same, and costs the cube of the points.
+
+Shapes: ``n`` draws, ``p`` points that they are of, ``F`` columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import cho_solve, cholesky
 
-from ensemblerl.agents.critics.kernel import negative_log_posterior, start, tuned
-from ensemblerl.records import FloatArray, IntArray
+from ensemblerl.agents.critics.kernel import (
+    JITTER,
+    correlation,
+    negative_log_posterior,
+    start,
+    tuned,
+)
+from ensemblerl.records import Cube, FloatArray, IntArray
 
 NOISE = (0.3, 1.5)
 """Prior of the variance of the noise, of results of unit variance: log-normal, middle and spread.
@@ -22,6 +33,11 @@ short length scales from elsewhere."""
 TAIL = 4.0
 """Times that the distance from the median to the best tenth fits between the median and what counts
 as bad as all that is worse: a few terrible members would make all others look alike."""
+OFTEN, FIRST = 0.5, 0.75
+"""Where points are left out: most of those kept for their draws, and with others evenly; the rest
+are those that these foretell to be the best."""
+BLOCK = 4096
+"""Points at a time: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +82,84 @@ def evenly(n: int, most: int) -> IntArray:
     the largest are the luckiest.
     """
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+def centred(cube: Cube, unit: FloatArray) -> FloatArray:
+    """(n, ndim) -> (n, ndim) with discrete coordinates at the middle of their cells: two draws of
+    one cell are the same point.
+    """
+    out, cells = unit.copy(), cube.cells(unit)
+    for j, edges in enumerate(cube.edges):
+        if edges is not None:
+            out[:, j] = 0.5 * (edges[:-1] + edges[1:])[cells[:, j]]
+    return out
+
+
+class Drawn(NamedTuple):
+    """Points in the order of their first draws.
+
+    Parameters
+    ----------
+    row : (p,) of the first draw
+    n : (p,) draws
+    mean : (p,) of the draws
+    place : (n,) point that each draw is of
+    """
+
+    row: IntArray
+    n: IntArray
+    mean: FloatArray
+    place: IntArray
+
+
+def drawn(x: FloatArray, y: FloatArray) -> Drawn:
+    """(n, F) columns, (n,) draws -> the points: rows of equal columns are draws of one."""
+    _, row, place, n = np.unique(
+        x, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(row)
+    place = np.argsort(order)[place.reshape(-1)]
+    n = n[order].astype(np.int64)
+    return Drawn(row[order], n, np.bincount(place, weights=y) / n, place)
+
+
+def solved(
+    x: FloatArray, y: FloatArray, size: float, noise: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(p, F) in length scales, (p,), variance of the process, and of the noise of each or of all
+    -> (p, p) Cholesky factor of their covariance and (p,) weights of the posterior mean.
+    """
+    K = size * correlation(x, x)
+    K[np.diag_indices(len(x))] += noise + JITTER * size
+    factor = cholesky(K, lower=True)
+    return factor, cho_solve((factor, True), y)
+
+
+def kept(x: FloatArray, of: Drawn, size: float, noise: float, most: int) -> IntArray:
+    """At most so many of the points, in order: all, or those of most draws, some evenly, and those
+    that these foretell to be the best. These are not chosen by draws of their own, of which the
+    largest are the luckiest.
+
+    Parameters
+    ----------
+    x : (p, F) in length scales
+    size, noise : variances of the process, and of the noise of a draw
+    """
+    p = len(x)
+    if p <= most:
+        return np.arange(p)
+    n_often = min(int(np.count_nonzero(of.n > 1)), int(OFTEN * most))
+    often = np.argsort(-of.n, kind="stable")[:n_often]
+    rest = np.setdiff1d(np.arange(p), often)
+    even = rest[evenly(len(rest), int(FIRST * most) - n_often)]
+    first, others = np.concatenate([often, even]), np.setdiff1d(rest, even)
+    _, weight = solved(x[first], of.mean[first], size, noise / of.n[first])
+    mean = foretold(x[others], x[first], size, weight)
+    best = others[np.argsort(-mean, kind="stable")[: most - len(first)]]
+    return np.sort(np.concatenate([first, best]))
+
+
+def foretold(x: FloatArray, at: FloatArray, size: float, weight: FloatArray) -> FloatArray:
+    """(m, F), (p, F) in length scales, (p,) weights -> (m,) posterior means."""
+    blocks = [x[i : i + BLOCK] for i in range(0, len(x), BLOCK)]
+    return np.concatenate([size * correlation(block, at) @ weight for block in blocks])

@@ -36,7 +36,7 @@ def again(gp: GaussianProcess, unit: FloatArray, waiting: FloatArray, n: int) ->
     """
     mean = gp.means(unit)
     best = np.argsort(-mean, kind="stable")
-    # draws of one point differ by rounding at most
+    # a point once, whatever its draws
     best = best[np.sort(np.unique(gp.scaled(unit)[best], axis=0, return_index=True)[1])][:RIVALS]
     mean, cov = mean[best], covariance(gp.believing(waiting[-WAITING:]), unit[best])
     noise = float(np.exp(gp.theta[-1]))
