@@ -21,7 +21,7 @@ from ensemblerl.agents.critics.committee import (
     Committee,
     Critics,
 )
-from ensemblerl.agents.critics.feasibility import LIKELY, Feasibility, wariness
+from ensemblerl.agents.critics.feasibility import LIKELY, Feasibility, plane, wariness
 from ensemblerl.agents.critics.features import columns, ordered, shut
 from ensemblerl.agents.critics.gaussian_process import bend, log_h, log_improvement, thinned
 from ensemblerl.agents.critics.picking import foretold, picked
@@ -698,6 +698,41 @@ def test_the_best_point_is_at_least_as_good_as_every_candidate(name):
     assert gp.best(candidates, 0.0, lambda u: np.full(len(u), -np.inf)) is None
 
 
+def test_only_candidates_that_can_be_the_best_are_asked_for_their_chance(monkeypatch):
+    cube = real_cube(2)
+    unit, candidates = points(cube, 40), points(cube, 600, seed=2)
+    gp = gaussian_process.fit(cube, unit, bowl(unit) + 0.1 * rng(1).standard_normal(40))
+    few, asked, starts = gaussian_process.ASKED, [], []
+    monkeypatch.setattr(type(gp), "_climbed", lambda gp, u, top: starts.append(u) or u)
+
+    def best(chance, at_once):
+        def spy(u):
+            asked.append(len(u))
+            return chance(u)
+
+        asked.clear(), starts.clear()
+        monkeypatch.setattr(gaussian_process, "ASKED", at_once)
+        found = gp.best(candidates, float(gp.y.max()), spy)
+        return (found, *starts), sum(asked[:-1])  # the last are those that it climbed to
+
+    def waves(u, depth):
+        return -depth * (1.0 + np.sin(40.0 * u[:, 0]) * np.cos(30.0 * u[:, 1]))
+
+    half = np.median(candidates[:, 1])
+    for chance in (
+        lambda u: np.zeros(len(u)),
+        lambda u: waves(u, 1.0),
+        lambda u: waves(u, 100.0),
+        lambda u: np.where(u[:, 1] < half, waves(u, 3.0), -np.inf),
+        lambda u: np.where(np.arange(len(u)) < 0, 0.0, -np.inf),
+    ):
+        (found, n), (plain, every) = best(chance, few), best(chance, len(candidates))
+        assert every == len(candidates)
+        assert same(found, plain)
+        assert (found[0] is None) == (n == len(candidates))
+    assert best(lambda u: np.zeros(len(u)), few)[1] == few
+
+
 def test_thinning_keeps_the_best_half_and_others_evenly():
     reward = rng().standard_normal(100)
     keep = thinned(reward, 40)
@@ -770,6 +805,59 @@ def test_failures_without_a_pattern_have_their_share():
     asked = points(cube, 200, seed=9)
     assert 0.05 < feasibility.risk(asked).mean() < 0.3
     assert len(feasibility.passed(asked, rng())) > 20  # picks go on
+
+
+def random_fates(share, seed, n=150):
+    unit = points(real_cube(2), n, seed)
+    return Feasibility(real_cube(2), unit, (rng(100 + seed).random(n) < share).astype(float))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.35, 0.6, 0.8])
+def test_failures_without_a_pattern_are_not_foretold_and_keep_nobody_away(share):
+    asked, trust = points(real_cube(2), 100, seed=9), []
+    for seed in range(20):
+        feasibility = random_fates(share, seed)
+        trust.append(feasibility.trust)
+        passed = len(feasibility.passed(asked, rng()))
+        assert passed == 100 if not trust[-1] else passed > 0
+    assert np.median(trust) == 0.0
+
+
+def test_failures_with_a_pattern_are_believed_and_many_of_them_keep_picks_away():
+    for seed in range(5):
+        unit = points(real_cube(2), 150, seed)
+        for edge in (0.3, 0.6):
+            feasibility = Feasibility(real_cube(2), unit, (unit[:, 0] > edge).astype(float))
+            assert feasibility.trust > 0.8
+            asked = points(real_cube(2), 300, seed=50 + seed)
+            assert feasibility.passed(asked, rng())[:, 0].max() < edge + 0.1
+            assert len(feasibility.passed(asked, rng())) > 50 * edge
+
+
+def test_where_more_than_half_fail_is_left_alone_though_the_newest_are_all_there():
+    """A safe half of the cube, and one in which four of five fail: the newest members."""
+    unit = points(real_cube(2), 800)
+    unit = unit[np.argsort(unit[:, 0] > 0.5, kind="stable")]
+    there = unit[:, 0] > 0.5
+    failed = (there & (rng(3).random(800) < 0.8)).astype(float)
+    assert failed[there][-80:].sum() < 80
+    feasibility, asked = Feasibility(real_cube(2), unit, failed), points(real_cube(2), 200, seed=4)
+    passed = feasibility.passed(asked, rng())
+    assert 80 < len(passed) < 110
+    assert np.quantile(passed[:, 0], 0.9) < 0.5
+
+
+@pytest.mark.parametrize("failures", [4, 60])  # all of a fate are asked, the nearest are
+def test_a_member_s_own_fate_does_not_move_what_is_foretold_of_it(failures):
+    x, own = points(real_cube(2), 120), np.arange(120)
+    fate = (rng(5).permutation(120) < failures).astype(float)
+    odds, slope = plane(x, x, fate, own)
+    for i in np.concatenate([np.flatnonzero(fate)[:4], np.flatnonzero(fate == 0)[:4]]):
+        other = np.where(own == i, 1.0 - fate, fate)
+        alone = plane(x[[i]], x, other, own[[i]])
+        np.testing.assert_allclose(alone[0][0], odds[i], rtol=1e-9)  # sums in another order
+        np.testing.assert_allclose(alone[1][0], slope[i], rtol=1e-9, atol=1e-9)
+        assert abs(plane(x[[i]], x, other)[0][0] - odds[i]) > 1e-3
 
 
 def test_what_is_likely_to_fail_moves_to_the_nearest_place_that_is_not():
@@ -849,11 +937,13 @@ def test_nobody_is_let_pass_where_failures_are_likely():
     risk, chance = feasibility.risk(unit), feasibility.log_chance(unit)
     np.testing.assert_array_equal(np.isneginf(chance), risk > LIKELY)
     low = risk <= LIKELY
-    np.testing.assert_allclose(chance[low], 4 * np.log(1 - risk[low]), atol=1e-12)
+    safest = np.quantile(feasibility.risk(feasibility.unit[feasibility.failed == 0][-64:]), 0.25)
+    more = np.minimum((1 - risk[low]) / (1 - safest), 1)
+    np.testing.assert_allclose(chance[low], 4 * np.log(more), atol=1e-4)
     passed = feasibility.passed(unit, rng())
     assert feasibility.risk(passed).max() <= LIKELY
     assert passed[:, 0].max() < 0.8
-    wanted = ((1 - risk[low]) ** 4).sum()
+    wanted = (more**4).sum()
     assert abs(len(passed) - wanted) < 4 * np.sqrt(wanted)
 
 

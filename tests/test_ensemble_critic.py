@@ -12,6 +12,7 @@ from ensemblerl.agents.critics.committee import EVERY, HOPE, NAMES, Committee
 from ensemblerl.agents.critics.ensemble import mixtures, regression
 from ensemblerl.agents.critics.features import ordered
 from ensemblerl.agents.critics.kernel import start
+from ensemblerl.agents.critics.noise import Level
 from ensemblerl.agents.critics.picking import Known, foretold, picked
 from ensemblerl.testing.box_policy import BoxPolicy
 from ensemblerl.testing.core import plain_state, same
@@ -218,15 +219,28 @@ def test_it_is_trained_when_scales_are_tuned(early, monkeypatch):
     sizes = []
     fit = ensemble.fit
 
-    def spy(cube, unit, reward, theta):
+    def spy(cube, unit, reward, theta, noisy):
         sizes.append(len(unit))
-        return fit(cube, unit, reward, theta)
+        return fit(cube, unit, reward, theta, noisy=noisy)
 
     monkeypatch.setattr(committee_module.ensemble, "fit", spy)
     committee, unit = Committee(real_cube(2), deep_ensemble=True), points(real_cube(2), 70)
     for end in range(30, 60):
         committee.learn(rows_of(np.arange(end), unit[:end], waves(unit[:end])))
     assert sizes == [41, 46, 51, 57]
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_committee_says_whether_rewards_are_noisy(early, noisy):
+    committee = Committee(real_cube(2), deep_ensemble=True)
+    for rows in lessons(80):
+        critics = committee.learn(rows, noisy)
+    assert isinstance(critics.ensemble.bend, Level) == noisy
+    again = Committee(real_cube(2), deep_ensemble=True)
+    again.load_state_dict(committee.state_dict())
+    new = points(real_cube(2), 9, seed=6)
+    told = again.learn(rows, noisy).ensemble.predict(new)
+    np.testing.assert_array_equal(told, critics.ensemble.predict(new))
 
 
 def test_it_is_judged_and_weighs(early):

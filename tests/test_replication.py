@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 from test_credit_of_critics import history, rows
+from test_ensemble_critic import points, waves
 from test_guided import CUBE, SURE, asking, bowl, rng, settle
 
 import ensemblerl as erl
-from ensemblerl.agents.critics import gaussian_process, quadratic
+from ensemblerl.agents.critics import ensemble, gaussian_process, quadratic
 from ensemblerl.agents.critics.committee import Committee
 from ensemblerl.agents.critics.credit import credit
-from ensemblerl.agents.critics.noise import Level
+from ensemblerl.agents.critics.kernel import correlation, start
+from ensemblerl.agents.critics.noise import Level, centred, drawn, kept, level
 from ensemblerl.agents.critics.replication import again, log_gradient
 from ensemblerl.agents.learners.guided import Guided
 from ensemblerl.agents.learners.mpo import MPO
@@ -19,20 +21,26 @@ from ensemblerl.goals.known import goal_of
 from ensemblerl.goals.maximize import Maximize
 from ensemblerl.goals.minimize import Minimize
 from ensemblerl.records import AGAIN, Cube, Demands
+from ensemblerl.report import posterior as posterior_module
+from ensemblerl.report.answers import answering
 from ensemblerl.report.posterior import posterior
+from ensemblerl.report.tables import ranked
+from ensemblerl.samplers.listed import Listed
 from ensemblerl.samplers.sobol import Sobol
+from ensemblerl.testing.cubes import real_cube
 from ensemblerl.testing.lessons import memory_of
 from ensemblerl.testing.rehearsal import Rehearsal
 
 NOISE = 0.05
+PLANE = erl.Space(x0=erl.Real(0.0, 1.0), x1=erl.Real(0.0, 1.0))
 
 
-def drawn(unit, r):
+def noisy_bowl(unit, r):
     """A noisy bowl."""
     return bowl(unit) + NOISE * r.standard_normal(len(unit))
 
 
-def seen(n=60, seed=0, cube=CUBE, reward=drawn):
+def seen(n=60, seed=0, cube=CUBE, reward=noisy_bowl):
     """Points of a design, their noisy rewards, and the critic of these."""
     unit = Sobol(cube).ask(n, rng(seed)).unit
     y = reward(unit, rng(seed + 1))
@@ -72,14 +80,154 @@ class TestSearch:
         assert demands.replicated_share == 0.2
         assert not Maximize().demands(ledger, 10).noisy
 
+    def test_the_deep_ensemble_does_not_bend_them(self):
+        cube, new, gain = real_cube(3), points(real_cube(3), 300, seed=5), []
+        for seed in range(3):
+            unit = points(cube, 400, seed)
+            reward = waves(unit) + 0.5 * rng(seed + 1).standard_normal(400)
+            how = cube, unit, reward, start(3)
+            found = [ensemble.fit(*how, noisy=noisy) for noisy in (False, True)]
+            bent, plain = (np.abs(one.predict(new)[0] - waves(new)).mean() for one in found)
+            gain.append(1.0 - plain / bent)
+        assert min(gain) > 0.0
+        reward[:4] = -1e12  # a few terrible members hide nothing
+        told, _ = ensemble.fit(*how, noisy=True).predict(new)
+        assert np.abs(told - waves(new)).mean() < 1.5 * plain
+
     def test_a_point_that_was_run_often_is_known_better(self):
-        space = erl.Space(x0=erl.Real(0.0, 1.0), x1=erl.Real(0.0, 1.0))
         unit = Sobol(CUBE).ask(40, rng()).unit
         often = np.concatenate([unit, np.repeat(unit[:1], 9, axis=0)])
-        told = [posterior(space, u, drawn(u, rng(2))) for u in (unit, often)]
+        told = [posterior(PLANE, u, noisy_bowl(u, rng(2))) for u in (unit, often)]
         assert told[1][1][0] < 0.8 * told[0][1][0]
         assert told[0][2].tolist() == [1] * 40
         assert told[1][2].tolist() == [10] + [1] * 39 + [10] * 9
+
+
+def with_draws(n, k, seed=0):
+    """Points of a design, k of them the same one, with rewards of much noise, and rows of these."""
+    unit, r = Sobol(CUBE).ask(n, rng(seed)).unit, rng(seed + 1)
+    rows = r.choice(n, k, replace=False)
+    unit[rows] = [0.3, 0.6]
+    return unit, np.sin(9 * unit[:, 0]) + r.standard_normal(n), rows
+
+
+class TestDraws:
+    def test_draws_of_a_point_count_as_so_many(self):
+        unit, y, _ = with_draws(80, 30)
+        gp = gaussian_process.fit(CUBE, unit, y, noisy=True)
+        assert len(gp.members) == 51
+        size, noise = np.exp(gp.theta[-2:])
+        x, new = gp.scaled(unit), gp.scaled(unit[:9])
+        K = size * correlation(x, x) + noise * np.eye(80)
+        k = size * correlation(x, new)
+        mean, sd = gp.bent(unit[:9])
+        np.testing.assert_allclose(mean, k.T @ np.linalg.solve(K, level(y)(y)), atol=1e-5)
+        var = size - (k * np.linalg.solve(K, k)).sum(axis=0)
+        np.testing.assert_allclose(sd, np.sqrt(var), rtol=1e-5)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_answer_uses_them_all(self, monkeypatch, seed):
+        unit, y, rows = with_draws(600, 50, seed)
+        _, full, n = posterior(PLANE, unit, y)
+        monkeypatch.setattr(posterior_module, "MEMBERS", 100)
+        mean, sd, _ = posterior(PLANE, unit, y)
+        assert (n[rows] == 50).all()
+        assert (full[rows] < sd[rows]).all()
+        assert (sd[rows] < 1.5 * full[rows]).all()
+        assert np.ptp(mean[rows]) == 0.0
+
+    def test_the_answer_is_a_member_whose_draws_are_seen(self, monkeypatch):
+        monkeypatch.setattr(posterior_module, "MEMBERS", 24)
+        solved, seen, more = posterior_module.solved, [], 0
+        monkeypatch.setattr(
+            posterior_module, "solved", lambda *told: seen.append(told[1]) or solved(*told)
+        )
+        for seed in range(4):
+            unit = rng(seed).random((300, 2))
+            y = np.sin(12 * unit[:, 0]) + 0.3 * rng(seed + 1).standard_normal(300)
+            seen.clear()
+            best = int(np.argmax(posterior(PLANE, unit, y)[0]))
+            assert level(y)(y[[best]])[0] in seen[-1]
+            more += len(seen) > 1
+        assert more > 0
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_critic_uses_them_all(self, monkeypatch, seed):
+        monkeypatch.setattr(gaussian_process, "MEMBERS", 60)
+        unit, y, rows = with_draws(300, 40, seed)
+        gp = gaussian_process.fit(CUBE, unit, y, noisy=True)
+        assert len(gp.members) == 60
+        # what the prior and neighbours say makes it surer still
+        assert (gp.bent(unit[rows])[1] ** 2 < np.exp(gp.theta[-1]) / 40).all()
+
+    def test_draws_that_came_count_where_the_next_one_is_to_be(self, monkeypatch):
+        monkeypatch.setattr(gaussian_process, "MEMBERS", 40)
+        unit, y, gp = seen(200)
+        first = again(gp, unit, unit[:0], 1)
+        more = np.concatenate([unit, np.repeat(first, 60, axis=0)])
+        told = np.concatenate([y, np.full(60, gp.predict(first)[0][0])])
+        after = gaussian_process.fit(CUBE, more, told, gp.theta, noisy=True)
+        assert not np.array_equal(first, again(after, more, unit[:0], 1))
+
+    def test_no_point_is_kept_for_a_lucky_draw_of_its_own(self):
+        means = []
+        for seed in range(20):
+            x = rng(seed).random((400, 2)) / 0.3
+            y = rng(seed + 1).standard_normal(400)
+            points = drawn(x, y)
+            keep = kept(x, points, 1.0, 1.0, 80)
+            assert len(keep) == len(np.unique(keep)) == 80
+            assert (np.diff(keep) > 0).all()
+            means.append(y[np.setdiff1d(keep, np.linspace(0, 399, 60).astype(int))].mean())
+        assert abs(np.mean(means)) < 4 * np.std(means, ddof=1) / np.sqrt(20)
+
+    def test_points_of_many_draws_and_those_that_look_best_are_kept(self):
+        unit, r = rng().random((400, 2)), rng(1)
+        often = r.choice(400, 8, replace=False)
+        unit = np.concatenate([unit, np.repeat(unit[often], 3, axis=0)])
+        y = noisy_bowl(unit, r)
+        points = drawn(unit, y)
+        np.testing.assert_array_equal(points.row, np.arange(400))
+        np.testing.assert_array_equal(np.flatnonzero(points.n == 4), np.sort(often))
+        assert points.mean[often[0]] == pytest.approx(y[[often[0], 400, 401, 402]].mean())
+        np.testing.assert_array_equal(unit[points.row][points.place], unit)
+        keep = kept(unit[points.row] / 0.7, points, 1.0, 0.05, 80)
+        assert np.isin(often, keep).all()
+        best = np.argsort(-bowl(unit[:400]))
+        assert np.isin(best[:10], keep).all()
+        assert not np.isin(best[-100:], keep).all()
+        np.testing.assert_array_equal(kept(unit[:400], points, 1.0, 0.05, 400), np.arange(400))
+
+    def test_two_draws_within_a_cell_are_of_one_point(self):
+        edges = np.linspace(0.0, 1.0, 5)
+        cube = Cube(("ordinal", "categorical"), (4, 4), (edges, edges))
+        unit = rng().random((60, 2))
+        y = unit[:, 0] + 0.3 * rng(1).standard_normal(60)
+        gp = gaussian_process.fit(cube, unit, y, noisy=True)
+        cells = np.unique(cube.cells(unit), axis=0)
+        assert len(gp.members) == len(cells)
+        np.testing.assert_array_equal(gp.predict(unit), gp.predict(centred(cube, unit)))
+        points = cube.cells(again(gp.believing(unit[:5]), unit, unit[:0], 20))
+        assert {tuple(c) for c in points} <= {tuple(c) for c in cells}
+
+    def test_of_a_point_the_best_are_its_first_member(self):
+        unit = Sobol(CUBE).ask(20, rng()).unit
+        often = np.concatenate([unit, np.repeat(unit[[3, 7]], 6, axis=0)])
+        space = erl.Space(x=erl.Real(0.0, 1.0), n=erl.Integer(0, 3))
+
+        def measure(x, n, seed):
+            return (x - 0.3) ** 2 + n + 0.1 * np.random.default_rng(seed).standard_normal()
+
+        how = {"n_members": 32, "cluster": "serial", "seed": 3, "progress": False}
+        how["sampler"] = lambda cube: Listed(cube, often)
+        ds = erl.explore(measure, space, Minimize(noisy=True), **how)
+        rows = answering(ds, ranked(ds), once=True)
+        assert sorted(rows) == list(range(20))
+        assert len(answering(ds, ranked(ds))) == 32
+        assert sorted(ds.erl.best(32).member.values) == list(range(20))
+        assert int(ds.erl.best().member[0]) == int(ds.erl.answer().best_member)
+        plain = erl.explore(measure, space, Minimize(), **how)
+        assert plain.erl.best(32).sizes["member"] == 32
 
 
 class TestWhere:
@@ -121,7 +269,7 @@ class TestTray:
         agent, game = MaxEnt(cube, every=64), Rehearsal(cube.ndim, 0)
         agent.heed(asking(0.5, noisy=True, replicated_share=share))
         first = Sobol(cube).ask(64, rng(3))
-        settle(agent, game, first, reward=lambda unit: drawn(unit, rng(4)))
+        settle(agent, game, first, reward=lambda unit: noisy_bowl(unit, rng(4)))
         asked = agent.ask(n, rng(5))
         assert agent._mind.core.left > 0  # else the share ends where the tray does
         return first.unit, asked.unit, asked.notes
@@ -149,13 +297,13 @@ class TestTray:
     )
     def test_nothing_is_run_again_unless_asked_for(self, share, noisy):
         one, policy = Guided(MPO()), MixturePolicy(CUBE)
-        memory = memory_of(policy, 60, 1, reward=drawn, chances=SURE)
+        memory = memory_of(policy, 60, 1, reward=noisy_bowl, chances=SURE)
         one.learn(policy, memory, asking(0.8, noisy=noisy, replicated_share=share), rng())
         assert AGAIN not in one.tray.notes["critic"]
 
     def test_where_critics_foretell_nothing_points_are_still_run_again(self):
         one, policy = Guided(MPO()), MixturePolicy(CUBE)
-        memory = memory_of(policy, 60, 1, reward=drawn, chances=SURE)
+        memory = memory_of(policy, 60, 1, reward=noisy_bowl, chances=SURE)
         demands = asking(0.8, noisy=True, replicated_share=0.4)
         one.learn(policy, memory, demands, rng())
         one._committee.weights = lambda critics: {}
@@ -165,7 +313,7 @@ class TestTray:
 
     def test_an_agent_that_may_pick_nothing_runs_nothing_again(self):
         one, policy = Guided(MPO()), MixturePolicy(CUBE)
-        memory = memory_of(policy, 60, 1, reward=drawn, chances=SURE)
+        memory = memory_of(policy, 60, 1, reward=noisy_bowl, chances=SURE)
         one.learn(policy, memory, asking(0.0, noisy=True, replicated_share=0.4), rng())
         assert one.tray is None or not len(one.tray)
 

@@ -349,7 +349,7 @@ class TestStoresOfHints:
         store = DirectoryStore.resume(tmp_path / "s")
         assert checksum(store.warm) == checksum(hints)
         (tmp_path / "s" / "warm_start.npz").write_bytes(b"PK torn")
-        with pytest.warns(UserWarning, match=r"warm_start: the hints .* npz is damaged"):
+        with pytest.warns(UserWarning, match=r"warm_start: the hints .*npz is damaged"):
             assert store.warm is None
         store.close()
 

@@ -7,7 +7,8 @@ doi:10.1093/oxfordjournals.pan.a004868). The prior of the coefficients is normal
 taken for normal, and the odds are shrunk by its spread (MacKay 1992,
 doi:10.1162/neco.1992.4.5.720). Like any critic it has to vouch for itself: as far as it foretells
 no better who of the newest members failed, each left out in turn, than the share of failures does,
-its odds are drawn back to that share. So failures without a pattern keep nobody away.
+its odds are drawn back to that share. What counts is how much more likely a failure is than where
+the safest members are. So failures without a pattern keep nobody away, however many they are.
 """
 
 from __future__ import annotations
@@ -43,10 +44,13 @@ TRUSTS = np.linspace(0.0, 1.0, 11)
 """How far it may be trusted."""
 SAFE, QUARTER, HALF = 64, 0.25, 0.5
 """Newest members that did not fail. What is as safe as the safest quarter of them is picked, up to
-this risk: else failures without a pattern would end all picks.
+this risk, or to the share of failures where that is higher: else failures without a pattern would
+end all picks.
 """
 CAUTION = 4.0
-"""A point is let pass by the chance that so many members at it would not fail."""
+"""A point is let pass by the chance that so many members at it would not fail, over that chance
+where the safest quarter is.
+"""
 NEWEST, TARGET, GAIN, WARIEST = 256, 0.2, 0.5, 1.0
 """Picks that make wary, how many of them may fail, what each of them adds to the log odds, and the
 most that they add.
@@ -80,9 +84,9 @@ class Feasibility:
         """(m, ndim) -> (m,) log odds of a failure, (m, F) their slope."""
         known, fate = self.unit[-MOST:], self.failed[-MOST:]
         q = columns(self.cube, unit)[0]
-        if not fate.any() or fate.all():
-            return np.full(len(q), np.inf if fate.any() else -np.inf), np.zeros(q.shape)
-        plain = _log_odds(float(fate.mean()))
+        if not 0.0 < self.share < 1.0:
+            return np.full(len(q), np.inf if self.share else -np.inf), np.zeros(q.shape)
+        plain = _log_odds(self.share)
         odds, slope = np.full(len(q), plain), np.zeros(q.shape)
         x = columns(self.cube, known)[0]
         for i in range(0, len(q) if self.trust > 0 else 0, AT_ONCE):
@@ -90,6 +94,12 @@ class Feasibility:
             found, down = plane(q[rows], x, fate)
             odds[rows], slope[rows] = plain + self.trust * (found - plain), self.trust * down
         return odds, slope
+
+    @cached_property
+    def share(self) -> float:
+        """Of failures, among the members that are asked."""
+        fate = self.failed[-MOST:]
+        return float(fate.mean()) if len(fate) else 0.0
 
     @cached_property
     def trust(self) -> float:
@@ -102,7 +112,7 @@ class Feasibility:
             return 0.0
         x, newest = columns(self.cube, known)[0], np.arange(len(fate))[-JUDGED:]
         odds, _ = plane(x[newest], x, fate, newest)
-        plain = _log_odds(float(fate.mean()))
+        plain = _log_odds(self.share)
         tried = plain + TRUSTS[:, None] * (odds - plain)
         sign = 2.0 * fate[newest] - 1.0
         return float(TRUSTS[np.argmin(np.logaddexp(0.0, -sign * tried).sum(axis=1))])
@@ -113,23 +123,35 @@ class Feasibility:
         return self.unit[self.failed > 0]
 
     @cached_property
+    def safest(self) -> float:
+        """Log odds of a failure where the safest quarter is; -inf where all are alike."""
+        if not 0.0 < self.share < 1.0:
+            return -np.inf
+        odds, _ = self._planes(self.unit[self.failed == 0][-SAFE:])
+        most = max(_log_odds(HALF), _log_odds(self.share))
+        return min(float(np.quantile(odds, QUARTER)), most)
+
+    @property
+    def limit(self) -> float:
+        """Log odds of a failure above which nothing is picked."""
+        return max(_log_odds(LIKELY) - self.wary, self.safest)
+
+    @property
     def most(self) -> float:
         """Risk above which nothing is picked."""
-        ok = self.unit[self.failed == 0][-SAFE:]
-        if not self.failed.any() or not len(ok):
-            return LIKELY
-        least = min(float(np.quantile(self.risk(ok), QUARTER)), HALF)
-        return max(float(_probability(np.array(_log_odds(LIKELY) - self.wary))), least)
+        return float(_probability(np.array(self.limit)))
 
     def log_chance(self, unit: FloatArray) -> FloatArray:
         """(m, ndim) -> (m,) log of the chance to be let pass; -inf where a known constraint says
         no, and where the risk is high: the policy's draws are there to find out.
         """
-        risk = self.risk(unit)
-        allowed = risk <= self.most
+        odds = self._planes(unit)[0]
+        allowed = odds <= self.limit  # odds, not risks: where all are alike, exactly so
         if self.cube.feasible is not None:
             allowed &= self.cube.feasible(unit)
-        return np.where(allowed, CAUTION * np.log1p(-np.minimum(risk, self.most)), -np.inf)
+        # log(1 - risk) is -log(1 + e^odds)
+        more = np.logaddexp(0.0, odds) - np.logaddexp(0.0, self.safest)
+        return np.where(allowed, -CAUTION * np.maximum(more, 0.0), -np.inf)
 
     def passed(self, unit: FloatArray, rng: np.random.Generator) -> FloatArray:
         """(m, ndim) -> those that are let pass."""
@@ -143,7 +165,7 @@ class Feasibility:
             return unit
         out, to = unit.copy(), ordered(self.cube)
         at = np.searchsorted(columns(self.cube, unit[:1])[1], to)
-        least, most = _log_odds(0.5 * self.most), _log_odds(self.most)
+        least, most = _log_odds(0.5 * self.most), self.limit
         for _ in range(MOVES):
             odds, slope = self._planes(out)
             rows = np.flatnonzero(odds > most)

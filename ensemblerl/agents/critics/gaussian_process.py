@@ -41,6 +41,8 @@ SOFT = 0.5
 """Of the gap that a tenth of the members is within: differences far below it are noise to it."""
 POLISHED, STEPS = 3, 15
 """Points that expected improvement climbs from, and how far."""
+ASKED = 32
+"""Candidates that are asked together for their chance."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,16 @@ class GaussianProcess:
 
         Parameters
         ----------
-        chance : (m, ndim) -> (m,) log of the chance that a point is any good at all
+        chance : (m, ndim) -> (m,) log of the chance that a point is any good at all, each by
+            itself, 0 at most; asked only of candidates that can still be among the best
         """
-        value = log_improvement(*self.bent(candidates), top) + chance(candidates)
+        gain = log_improvement(*self.bent(candidates), top)
+        value, order = np.full(len(gain), -np.inf), np.argsort(-gain, kind="stable")
+        for i in range(0, len(order), ASKED):
+            if i and np.sort(value)[-POLISHED] > gain[order[i]]:
+                break  # nor can any that follows, even with the largest chance
+            rows = order[i : i + ASKED]
+            value[rows] = gain[rows] + chance(candidates[rows])
         first = np.argsort(-value, kind="stable")[:POLISHED]
         found = np.array(
             [candidates[first[0]], *(self._climbed(candidates[i], top) for i in first)]
