@@ -383,7 +383,7 @@ class TestPicks:
 
     def test_asked_by_hand_its_own_picks_are_off_its_tray(self):
         """Nobody has noted who proposed them."""
-        agent, game = ready(0.8)
+        agent, _ = ready(0.8)
         asked = agent.ask(20, rng())
         assert "proposer" not in asked.notes
         members = numbered(asked, 64, "x")

@@ -1,5 +1,7 @@
 """Noisy goals in the search, and points that are run again."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from test_credit_of_critics import history, rows
@@ -393,3 +395,15 @@ def test_a_campaign_runs_points_again_with_seeds_of_their_own():
     n = pairs.count(best)
     assert int(answer.n_draws) == n
     assert f"{n} draw{'s' * (n != 1)} at its point" in answer.attrs["verdict"]
+
+
+@pytest.mark.parametrize("replicate", [np.float32(0.25), np.float64(0.25), Fraction(1, 4)])
+def test_any_real_number_is_a_share(replicate):
+    goal = Minimize(noisy=True, replicate=replicate)
+    assert (goal.replicate, type(goal.replicate)) == (0.25, float)
+
+
+@pytest.mark.parametrize("replicate", [True, np.bool_(False), "0.2", None, 0.2j])
+def test_what_is_no_real_number_is_named(replicate):
+    with pytest.raises(TypeError, match=r"replicate: wanted a share in \[0, 1\), got"):
+        Minimize(noisy=True, replicate=replicate)

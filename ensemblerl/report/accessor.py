@@ -66,7 +66,7 @@ class Erl:
     def best(self, n: int = 1) -> xr.Dataset:
         """The n members with the largest rewards, best first; they keep their numbers.
 
-        Of a noisy goal those with the largest posterior means.
+        Of a noisy goal those with the largest posterior means, one a point: its lowest number.
 
         Returns
         -------

@@ -78,7 +78,7 @@ def best(ds: xr.Dataset, n: int) -> xr.Dataset:
             f"ds: wanted a member that is ok, none of {ds.sizes[MEMBER]} is; "
             "ds.erl.failures() says why"
         )
-    return ds.isel({MEMBER: answering(ds, rows)[:n]})
+    return ds.isel({MEMBER: answering(ds, rows, once=True)[:n]})
 
 
 def parameters(ds: xr.Dataset) -> list[str]:

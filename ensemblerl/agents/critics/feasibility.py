@@ -8,7 +8,7 @@ taken for normal, and the odds are shrunk by its spread (MacKay 1992,
 doi:10.1162/neco.1992.4.5.720). Like any critic it has to vouch for itself: as far as it foretells
 no better who of the newest members failed, each left out in turn, than the share of failures does,
 its odds are drawn back to that share. What counts is how much more likely a failure is than where
-the safest members are. So failures without a pattern keep nobody away, however many they are.
+the safest members are. So failures in which no pattern is seen keep nobody away, however many.
 """
 
 from __future__ import annotations

@@ -90,8 +90,9 @@ def improves(
     alpha: float,
     rng: np.random.Generator,
 ) -> bool:
-    """Whether by the Gaussian process draws of ``new`` have more of E[R] - alpha KL(pi || p), with R
-    the rank among the draws of both; a discrete point that is known already has the lowest.
+    """Whether by the Gaussian process draws of ``new`` have more of E[R] - alpha KL(pi || p).
+
+    R is the rank among the draws of both; a discrete point that is known already has the lowest.
     """
     gp, both = critics.gp, (old, new)
     assert gp is not None
