@@ -620,7 +620,7 @@ class TestCampaigns:
     def test_from_the_ledger_alone_also_in_the_middle_of_a_tray(self, whole, tmp_path):
         lines = (whole / "ledger.jsonl").read_bytes().splitlines(keepends=True)
         middle = 0
-        for cut in range(len(lines) // 3, len(lines), len(lines) // 6):
+        for cut in range(len(lines) // 3, len(lines), len(lines) // 9):
             path = tmp_path / str(cut)
             shutil.copytree(whole, path)
             ledger_only(path)

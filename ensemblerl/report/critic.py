@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_solve
 
 from ensemblerl.agents.critics.features import columns
 from ensemblerl.agents.critics.gaussian_process import (
@@ -128,7 +127,7 @@ def skill(process: GaussianProcess, prior: FloatArray) -> Skill:
     prior : (m, ndim) points of the prior
     """
     n = len(process.y)
-    inverse = np.diag(cho_solve((process.factor, True), np.eye(n)))
+    inverse = np.diag(process.factor.solved(np.eye(n)))
     left_out = process.y - process.weight / np.maximum(inverse, WORST)
     told, truth = process.bend.back(left_out), process.bend.back(process.y)
     seen, asked = (columns(process.cube, unit)[0] for unit in (process.members, prior))
@@ -171,7 +170,7 @@ def functions(
 
     error = rng.standard_normal((n, k)) * np.sqrt(noise + JITTER * size)
     gap = process.y[:, None] - before(process.x) - error
-    weight = cho_solve((process.factor, True), gap)
+    weight = process.factor.solved(gap)
     out = np.empty((k, len(unit)))
     for i in range(0, len(unit), BLOCK):
         x = process.scaled(unit[i : i + BLOCK])

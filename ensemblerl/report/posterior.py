@@ -6,10 +6,9 @@ Shapes: ``n`` members.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
+from ensemblerl.agents.critics.factor import Factor, factored
 from ensemblerl.agents.critics.features import columns
-from ensemblerl.agents.critics.kernel import correlation
 from ensemblerl.agents.critics.noise import (
     BLOCK,
     drawn,
@@ -18,7 +17,6 @@ from ensemblerl.agents.critics.noise import (
     kept,
     level,
     loud,
-    solved,
 )
 from ensemblerl.records import FloatArray, IntArray
 from ensemblerl.space import Space
@@ -54,18 +52,19 @@ def posterior(
     theta, points = loud(x[few], of, y[few]), drawn(x, y)
     x = x[points.row] / np.exp(theta)[of]
     size, noise = np.exp(theta[-2:])
-    keep, new = np.zeros(len(x), dtype=np.bool_), kept(x, points, size, noise, MEMBERS)
-    while len(new):
-        keep[new] = True
-        factor, weight = solved(x[keep], points.mean[keep], size, noise / points.n[keep])
-        mean = foretold(x, x[keep], size, weight)
+    keep, new = np.zeros(0, dtype=np.int64), kept(x, points, size, noise, MEMBERS)
+    factor: Factor | None = None
+    while factor is None or len(new):
+        keep = np.concatenate([keep, new])
+        factor = factored(x[keep], size, noise / points.n[keep], factor)
+        mean = foretold(x, factor.x, size, factor.solved(points.mean[keep]))
         # the best is to be one whose draws are seen
         ahead = np.flatnonzero(mean > mean[keep].max())
         new = ahead[np.argsort(-mean[ahead], kind="stable")[:MORE]]
     sds = []
     for first in range(0, len(x), BLOCK):
-        k = size * correlation(x[keep], x[first : first + BLOCK])
-        left = size - (solve_triangular(factor, k, lower=True) ** 2).sum(axis=0)
+        half = factor.half(factor.covariance(x[first : first + BLOCK]))
+        left = size - (half**2).sum(axis=0)
         sds.append(np.sqrt(np.maximum(left, 0.0)))
     sd, n = seen.scale * np.concatenate(sds), points.n
     return seen.back(mean)[points.place], sd[points.place], n[points.place]

@@ -28,7 +28,7 @@ EVERY = (*NAMES, "ensemble")
 """Of all critics."""
 FEWEST = 1000
 """Members that are ok before there is an ensemble: with fewer the Gaussian process foretells
-better, with several times as many, of which it sees 500, often worse."""
+better."""
 WINDOW = 32
 """Newest results that critics are judged by."""
 ENOUGH = 8
@@ -38,6 +38,8 @@ FLOOR = 0.1
 """Least weight of a critic that is there, while any has skill: times change."""
 GROWTH = 1.1
 """The scales of the Gaussian process are tuned again when there are so many times as many rows."""
+MORE = 256
+"""Members that the Gaussian process takes in beyond its number before some are left out again."""
 
 
 class Critic(Protocol):
@@ -107,6 +109,7 @@ class Committee:
         self._known = np.zeros(0, dtype=np.int64)
         self._theta: FloatArray | None = None
         self._tuned = 0
+        self._order = np.zeros(0, dtype=np.int64)
         self._learnt = np.zeros(0, dtype=np.int64)
         self._ensemble: Ensemble | None = None
         self._judged = Judged.nothing(len(self.names))
@@ -132,12 +135,12 @@ class Committee:
             self._critics, self._ensemble = None, None
         new = ~np.isin(rows.number, self._known)
         if not new.all() and new.any():
-            before = self._critics or self._fitted(rows.take(~new))
-            self._judge(before, rows.take(new & rows.ok & (rows.critic != AGAIN)))
+            self._critics = self._critics or self._fitted(rows.take(~new))
+            self._judge(self._critics, rows.take(new & rows.ok & (rows.critic != AGAIN)))
         if new.any() or self._critics is None:
             n = int(rows.ok.sum())
             if n >= GROWTH * self._tuned:
-                self._theta, self._tuned = None, n
+                self._theta, self._tuned, self._order = None, n, self._order[:0]
                 self._learnt, self._ensemble = rows.number.copy(), None
             self._critics = self._fitted(rows)
             self._known = rows.number.copy()
@@ -146,7 +149,15 @@ class Committee:
 
     def _fitted(self, rows: Rows) -> Critics:
         ok, failed = rows.take(rows.ok), (~rows.ok).astype(np.float64)
-        gp = gaussian_process.fit(self.cube, ok.unit, ok.reward, self._theta, noisy=self._noisy)
+        gp = gaussian_process.fit(
+            self.cube,
+            ok.unit,
+            ok.reward,
+            self._theta,
+            noisy=self._noisy,
+            keep=self._kept(ok),
+            before=None if self._critics is None else self._critics.gp,
+        )
         if gp is not None:
             self._theta = gp.theta
         worth = gp.means(ok.unit) if gp is not None and gp.noisy else None
@@ -158,6 +169,17 @@ class Committee:
             self._deep(ok),
             self.names,
         )
+
+    def _kept(self, ok: Rows) -> IntArray:
+        """Rows that the Gaussian process is of, in the order in which they came to it: those that
+        are new come last, so that its factor grows. When scales are tuned they begin anew.
+        """
+        most, new = gaussian_process.MEMBERS, ok.number[~np.isin(ok.number, self._known)]
+        self._order = np.concatenate([self._order[np.isin(self._order, ok.number)], new])
+        if self._theta is None or len(self._order) > most + MORE:
+            self._order = ok.number[gaussian_process.thinned(ok.reward, most)]
+        place = np.argsort(ok.number, kind="stable")
+        return np.asarray(place[np.searchsorted(ok.number, self._order, sorter=place)])
 
     def _deep(self, ok: Rows) -> Ensemble | None:
         """Trained when scales are tuned, and on the rows that these were tuned to: so it comes
@@ -225,6 +247,7 @@ class Committee:
             "theta": theta.copy(),
             "tuned": self._tuned,
             "noisy": self._noisy,
+            "order": self._order.copy(),
             "number": self._judged.number.copy(),
             "error": self._judged.error.copy(),
             **({"learnt": self._learnt.copy()} if "ensemble" in self.names else {}),
@@ -242,6 +265,7 @@ class Committee:
         theta = np.array(state["theta"], dtype=np.float64)
         self._theta = theta if len(theta) else None
         self._tuned, self._noisy = int(state["tuned"]), bool(state.get("noisy", False))
+        self._order = np.array(state.get("order", self._known), dtype=np.int64)
         self._learnt = np.array(state.get("learnt", []), dtype=np.int64)
         number = np.array(state["number"], dtype=np.int64)
         self._judged = Judged(number, self._columns(number, np.array(state["error"], np.float64)))

@@ -1,48 +1,41 @@
 """A Gaussian process on the whole cube: what a search needs while it does not know where to be.
 
-Exact, in float64, on rewards bent so that it sees the best ones apart; asked for points one after
-the other by expected improvement, each with those before it, and all that are on their way, taken
-at their predicted value (the kriging believer of Ginsbourger et al. 2010,
-doi:10.1007/978-3-642-10701-6_6).
+Exact, in float64, on rewards bent so that it sees the best ones apart.
 
 Shapes: ``n`` members, ``m`` points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
-from scipy.special import erfcx, log_ndtr, ndtr
+from scipy.linalg import cholesky
 
-from ensemblerl.agents.critics.features import EDGE, columns, ordered, shut
-from ensemblerl.agents.critics.kernel import ROOT5, correlation, start, tuned
+from ensemblerl.agents.critics.factor import Factor, factored
+from ensemblerl.agents.critics.features import columns
+from ensemblerl.agents.critics.kernel import correlation, start, tuned
 from ensemblerl.agents.critics.noise import (
     Level,
     centred,
     drawn,
     evenly,
+    foretold,
     kept,
     level,
     loud,
-    solved,
 )
 from ensemblerl.records import Cube, FloatArray, IntArray
 
-MEMBERS = 500
+MEMBERS = 2000
 """Members that it is of: the best half of these, and others evenly; of noisy rewards points, see
 `ensemblerl.agents.critics.noise.kept`."""
 TUNED = 256
 """Members that its scales are tuned on: a few hundred tell them, and it costs their cube."""
 SOFT = 0.5
 """Of the gap that a tenth of the members is within: differences far below it are noise to it."""
-POLISHED, STEPS = 3, 15
-"""Points that expected improvement climbs from, and how far."""
-ASKED = 32
-"""Candidates that are asked together for their chance."""
+BELIEVED = 1e-6
+"""Variance of the noise of what is only believed, over that of the process, beside the noise."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +84,23 @@ class GaussianProcess:
     bend : of the rewards; a level of noisy ones
     theta : (D + 2,) logs of the scales, see `ensemblerl.agents.critics.kernel.start`
     members : (n, ndim) points it is of, of noisy rewards each once
-    x : (n, F) columns in length scales, first of the members, then of what it believes
+    factor : of the covariance, first of the members, then of what it believes
     y : (n,) bent rewards, of noisy ones the means of the draws of each point
-    factor : (n, n) Cholesky factor
-    weight : (n,)
+    weight : (n,) that make the posterior mean of covariances
     """
 
     cube: Cube
     bend: Bend | Level
     theta: FloatArray
     members: FloatArray
-    x: FloatArray
+    factor: Factor
     y: FloatArray
-    factor: FloatArray
     weight: FloatArray
+
+    @property
+    def x(self) -> FloatArray:
+        """(n, F) columns in length scales, in the order of the factor."""
+        return self.factor.x
 
     @property
     def size(self) -> float:
@@ -123,7 +119,7 @@ class GaussianProcess:
 
     def means(self, unit: FloatArray) -> FloatArray:
         """(m, ndim) -> (m,) means of the bent reward."""
-        return np.asarray(self.size * correlation(self.scaled(unit), self.x) @ self.weight)
+        return foretold(self.scaled(unit), self.x, self.size, self.weight)
 
     def scaled(self, unit: FloatArray) -> FloatArray:
         """(m, ndim) -> (m, F); of noisy rewards what is drawn within a cell is of no account."""
@@ -132,8 +128,8 @@ class GaussianProcess:
 
     def bent(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(m, ndim) -> (m,) means and (m,) deviations of the bent reward, without noise."""
-        k = self.size * correlation(self.x, self.scaled(unit))
-        left = self.size - (solve_triangular(self.factor, k, lower=True) ** 2).sum(axis=0)
+        k = self.factor.covariance(self.scaled(unit))
+        left = self.size - (self.factor.half(k) ** 2).sum(axis=0)
         return k.T @ self.weight, np.sqrt(np.maximum(left, 1e-12 * self.size))
 
     def predict(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -146,98 +142,25 @@ class GaussianProcess:
 
     def sample(self, unit: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
         """(m, ndim) -> (n, m) joint draws of the bent reward, without noise."""
-        x = self.scaled(unit)
-        k = self.size * correlation(self.x, x)
-        V = solve_triangular(self.factor, k, lower=True)
-        cov = self.size * correlation(x, x) - V.T @ V
-        cov[np.diag_indices(len(x))] += 1e-6 * self.size
+        cov = self.covariance(unit)
+        cov[np.diag_indices(len(unit))] += 1e-6 * self.size
         root = cholesky(cov, lower=True)
-        return np.asarray(k.T @ self.weight + rng.standard_normal((n, len(x))) @ root.T)
+        return np.asarray(self.means(unit) + rng.standard_normal((n, len(unit))) @ root.T)
+
+    def covariance(self, unit: FloatArray) -> FloatArray:
+        """(m, ndim) -> (m, m) of the bent reward, without noise."""
+        x = self.scaled(unit)
+        half = self.factor.half(self.factor.covariance(x))
+        return np.asarray(self.size * correlation(x, x) - half.T @ half)
 
     def believing(self, unit: FloatArray) -> GaussianProcess:
         """The same, with (m, ndim) points as if they had come out as foretold."""
         if not len(unit):
             return self
-        x, y = self.scaled(unit), self.bent(unit)[0]
-        noise = float(np.exp(self.theta[-1]))
-        k = self.size * correlation(self.x, x)
-        V = solve_triangular(self.factor, k, lower=True)
-        rest = self.size * correlation(x, x) - V.T @ V
-        rest[np.diag_indices(len(x))] += noise + 1e-6 * self.size
-        n, m = len(self.x), len(x)
-        factor = np.zeros((n + m, n + m))
-        factor[:n, :n], factor[n:, :n] = self.factor, V.T
-        factor[n:, n:] = cholesky(rest, lower=True)
-        y = np.concatenate([self.y, y])
-        weight = cho_solve((factor, True), y)
-        return replace(self, x=np.concatenate([self.x, x]), y=y, factor=factor, weight=weight)
-
-    def best(
-        self, candidates: FloatArray, top: float, chance: Callable[[FloatArray], FloatArray]
-    ) -> FloatArray | None:
-        """(m, ndim) -> (ndim,) the point of largest expected improvement on ``top`` (bent), from
-        the best candidates uphill along the ordered coordinates; None where none has a chance.
-
-        Parameters
-        ----------
-        chance : (m, ndim) -> (m,) log of the chance that a point is any good at all, each by
-            itself, 0 at most; asked only of candidates that can still be among the best
-        """
-        gain = log_improvement(*self.bent(candidates), top)
-        value, order = np.full(len(gain), -np.inf), np.argsort(-gain, kind="stable")
-        for i in range(0, len(order), ASKED):
-            if i and np.sort(value)[-POLISHED] > gain[order[i]]:
-                break  # nor can any that follows, even with the largest chance
-            rows = order[i : i + ASKED]
-            value[rows] = gain[rows] + chance(candidates[rows])
-        first = np.argsort(-value, kind="stable")[:POLISHED]
-        found = np.array(
-            [candidates[first[0]], *(self._climbed(candidates[i], top) for i in first)]
-        )
-        found = self.cube.canonical(found)  # a parent may have changed its cell
-        values = log_improvement(*self.bent(found), top) + chance(found)
-        best = int(np.argmax(values))
-        return found[best] if np.isfinite(values[best]) else None
-
-    def _climbed(self, unit: FloatArray, top: float) -> FloatArray:
-        to = np.array([j for j in ordered(self.cube) if self.cube.active(unit[None])[0, j]], int)
-        if not len(to):
-            return unit
-        x, of = columns(self.cube, unit[None])
-        at, length = np.searchsorted(of, to), np.exp(self.theta)[to]
-
-        def downhill(u: FloatArray) -> tuple[float, FloatArray]:
-            z = x[0] / np.exp(self.theta)[of]
-            z[at] = u / length
-            value, slope = self._improvement(z, at, top)
-            return -value, -slope / length
-
-        found = minimize(
-            downhill,
-            unit[to],
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(EDGE, 1.0 - EDGE)] * len(to),
-            options={"maxiter": STEPS},
-        )
-        out = unit.copy()
-        out[to] = shut(found.x)
-        return out
-
-    def _improvement(self, z: FloatArray, at: IntArray, top: float) -> tuple[float, FloatArray]:
-        """(F,) in length scales -> log expected improvement, its (len(at),) gradient."""
-        apart = z - self.x
-        r = ROOT5 * np.sqrt((apart**2).sum(axis=1))
-        fall = np.exp(-r)
-        k = self.size * (1.0 + r + r**2 / 3.0) * fall
-        dk = -self.size * (5.0 / 3.0) * ((1.0 + r) * fall)[:, None] * apart[:, at]
-        mean, v = float(k @ self.weight), cho_solve((self.factor, True), k)
-        spread = float(np.sqrt(max(self.size - k @ v, 1e-12 * self.size)))
-        d_mean, d_spread = dk.T @ self.weight, -(dk.T @ v) / spread
-        u = (mean - top) / spread
-        value = float(log_h(np.array([u]))[0])
-        ratio = float(np.exp(log_ndtr(u) - value))  # Phi(u) / h(u), the slope of log h
-        return value + np.log(spread), ratio * (d_mean - u * d_spread) / spread + d_spread / spread
+        noise = float(np.exp(self.theta[-1])) + BELIEVED * self.size
+        factor = self.factor.extended(self.scaled(unit), noise)
+        y = np.concatenate([self.y, self.means(unit)])
+        return replace(self, factor=factor, y=y, weight=factor.solved(y))
 
 
 def fit(
@@ -248,6 +171,8 @@ def fit(
     how: Bend | None = None,
     *,
     noisy: bool = False,
+    keep: IntArray | None = None,
+    before: GaussianProcess | None = None,
 ) -> GaussianProcess | None:
     """(n, ndim) points, (n,) finite rewards -> the critic; None where there is nothing to see.
 
@@ -256,23 +181,26 @@ def fit(
     theta : scales to take; None: tune them
     how : to bend the rewards; None: `bend`
     noisy : they are noisy draws: not bent, see `ensemblerl.agents.critics.noise`
+    keep : rows that it is of, in the order of its factor; None: see `thinned`. Of noisy rewards
+        not heeded
+    before : one of fewer members: its factor is added to, where it is of these scales
     """
     seen: Bend | Level | None = how
     if how is None and len(reward) > 1:
         seen = level(reward) if noisy else bend(reward)
     if seen is None:
         return None
+    grown = None if before is None else before.factor
     if noisy:
-        return _of_draws(cube, unit, reward, theta, seen)
+        return _of_draws(cube, unit, reward, theta, seen, grown)
     if theta is None:
         few = thinned(reward, TUNED)
         theta = tuned(start(cube.ndim), *columns(cube, unit[few]), seen(reward[few]))
-    keep = thinned(reward, MEMBERS)
+    keep = thinned(reward, MEMBERS) if keep is None else keep
     x, of = columns(cube, unit[keep])
-    x, y = x / np.exp(theta)[of], seen(reward[keep])
     size, noise = np.exp(theta[-2:])
-    factor, weight = solved(x, y, size, noise)
-    return GaussianProcess(cube, seen, theta, unit[keep], x, y, factor, weight)
+    factor, y = factored(x / np.exp(theta)[of], size, noise, grown), seen(reward[keep])
+    return GaussianProcess(cube, seen, theta, unit[keep], factor, y, factor.solved(y))
 
 
 def _of_draws(
@@ -281,6 +209,7 @@ def _of_draws(
     reward: FloatArray,
     theta: FloatArray | None,
     seen: Bend | Level,
+    grown: Factor | None,
 ) -> GaussianProcess:
     """As `fit`, of noisy rewards."""
     (x, of), y = columns(cube, centred(cube, unit)), seen(reward)
@@ -291,9 +220,9 @@ def _of_draws(
     points = drawn(x, y)
     x = x[points.row] / np.exp(theta)[of]
     keep = kept(x, points, size, noise, MEMBERS)
-    x, y, row = x[keep], points.mean[keep], points.row[keep]
-    factor, weight = solved(x, y, size, noise / points.n[keep])
-    return GaussianProcess(cube, seen, theta, unit[row], x, y, factor, weight)
+    y, row = points.mean[keep], points.row[keep]
+    factor = factored(x[keep], size, noise / points.n[keep], grown)
+    return GaussianProcess(cube, seen, theta, unit[row], factor, y, factor.solved(y))
 
 
 def thinned(reward: FloatArray, most: int) -> IntArray:
@@ -305,20 +234,3 @@ def thinned(reward: FloatArray, most: int) -> IntArray:
     rest = np.sort(order[most // 2 :])
     even = rest[np.linspace(0, len(rest) - 1, most - most // 2).astype(np.int64)]
     return np.sort(np.concatenate([order[: most // 2], even]))
-
-
-def log_improvement(mean: FloatArray, spread: FloatArray, top: float) -> FloatArray:
-    """(m,), (m,) -> (m,) log of the expected improvement on ``top``."""
-    return np.asarray(log_h((mean - top) / spread) + np.log(spread))
-
-
-def log_h(u: FloatArray) -> FloatArray:
-    """(m,) -> (m,) log(phi(u) + u Phi(u)), far below 0 too (Ament 2023, arXiv:2310.20708)."""
-    near, tail = np.maximum(u, -1.0), np.minimum(u, -1.0)
-    phi = np.exp(-0.5 * near**2) / np.sqrt(2.0 * np.pi)
-    # phi(u) (1 + u Phi(u) / phi(u)), and where that cancels its series in 1 / u^2
-    mills = np.sqrt(0.5 * np.pi) * erfcx(-tail / np.sqrt(2.0))
-    s = 1.0 / tail**2
-    share = np.where(tail > -50.0, 1.0 + tail * mills, s * (1.0 - 3.0 * s + 15.0 * s**2))
-    far = -0.5 * tail**2 - 0.5 * np.log(2.0 * np.pi) + np.log(share)
-    return np.asarray(np.where(u > -1.0, np.log(phi + near * ndtr(near)), far))

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
 
+from ensemblerl.agents.critics.factor import factored
 from ensemblerl.agents.critics.kernel import (
-    JITTER,
     correlation,
     negative_log_posterior,
     start,
@@ -36,7 +35,7 @@ as bad as all that is worse: a few terrible members would make all others look a
 OFTEN, FIRST = 0.5, 0.75
 """Where points are left out: most of those kept for their draws, and with others evenly; the rest
 are those that these foretell to be the best."""
-BLOCK = 4096
+BLOCK = 1024
 """Points at a time: bounds the memory."""
 
 
@@ -123,18 +122,6 @@ def drawn(x: FloatArray, y: FloatArray) -> Drawn:
     return Drawn(row[order], n, np.bincount(place, weights=y) / n, place)
 
 
-def solved(
-    x: FloatArray, y: FloatArray, size: float, noise: float | FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """(p, F) in length scales, (p,), variance of the process, and of the noise of each or of all
-    -> (p, p) Cholesky factor of their covariance and (p,) weights of the posterior mean.
-    """
-    K = size * correlation(x, x)
-    K[np.diag_indices(len(x))] += noise + JITTER * size
-    factor = cholesky(K, lower=True)
-    return factor, cho_solve((factor, True), y)
-
-
 def kept(x: FloatArray, of: Drawn, size: float, noise: float, most: int) -> IntArray:
     """At most so many of the points, in order: all, or those of most draws, some evenly, and those
     that these foretell to be the best. These are not chosen by draws of their own, of which the
@@ -153,8 +140,8 @@ def kept(x: FloatArray, of: Drawn, size: float, noise: float, most: int) -> IntA
     rest = np.setdiff1d(np.arange(p), often)
     even = rest[evenly(len(rest), int(FIRST * most) - n_often)]
     first, others = np.concatenate([often, even]), np.setdiff1d(rest, even)
-    _, weight = solved(x[first], of.mean[first], size, noise / of.n[first])
-    mean = foretold(x[others], x[first], size, weight)
+    factor = factored(x[first], size, noise / of.n[first])
+    mean = foretold(x[others], x[first], size, factor.solved(of.mean[first]))
     best = others[np.argsort(-mean, kind="stable")[: most - len(first)]]
     return np.sort(np.concatenate([first, best]))
 

@@ -8,13 +8,16 @@ from ensemblerl.agents.base import Policy, Tray
 from ensemblerl.agents.critics.committee import EVERY, Critics
 from ensemblerl.agents.critics.features import ordered, shut
 from ensemblerl.agents.critics.gaussian_process import GaussianProcess
+from ensemblerl.agents.critics.improvement import Improvement
 from ensemblerl.agents.critics.replication import again
 from ensemblerl.records import AGAIN, BoolArray, Cube, Demands, FloatArray
 
 WORD = np.array(EVERY).dtype
 """Of the names of critics: as long as the longest."""
 CANDIDATES = 128
-"""Of each kind, that the Gaussian process chooses from."""
+"""Of each kind."""
+CHOICE = 2
+"""Times as many, that the Gaussian process chooses from at a lesson."""
 SCALES = (0.2, 0.05, 0.01, 0.002)
 """Steps away from good members, in units of the cube."""
 PARENTS = 5
@@ -171,27 +174,26 @@ def by_gp(
     critics: Critics, policy: Policy, waiting: FloatArray, n: int, rng: np.random.Generator
 ) -> FloatArray:
     """(m, ndim) points of largest expected improvement, one after the other, m <= n."""
-    gp = critics.gp
+    gp, cube = critics.gp, policy.cube
     assert gp is not None
-    top, found = float(gp.worth.max()), list[FloatArray]()
     # what failed is as well known as what is on its way: there is nothing more to learn there
     told = [waiting[-WAITING:], critics.feasibility.failures[-FAILURES:]]
-    gp, known = gp.believing(np.concatenate(told)), Known(policy.cube)
-    if known.discrete:  # among real numbers no candidate is met twice
+    unit, known = candidates(gp, policy, rng, CHOICE), Known(cube)
+    if known.discrete:  # among real numbers no candidate has been run
         known.add(np.concatenate([waiting, critics.feasibility.unit]))
+        unit = unit[known.first(unit)]
 
-    def chance(unit: FloatArray) -> FloatArray:
-        able = critics.feasibility.log_chance(unit)
-        return np.where(known.new(unit), able, -np.inf) if known.discrete else able
+    def chance(points: FloatArray) -> FloatArray:
+        return np.where(known.new(points), critics.feasibility.log_chance(points), -np.inf)
 
-    for _ in range(n):
-        unit = gp.best(candidates(gp, policy, rng), top, chance)
-        if unit is None:
-            break
-        found.append(unit)
-        known.add(unit[None])
-        gp = gp.believing(unit[None])
-    return np.array(found).reshape(-1, policy.cube.ndim)
+    search = Improvement(gp.believing(np.concatenate(told)), unit, float(gp.worth.max()), chance)
+    found = list[FloatArray]()
+    while len(found) < n and (best := search.best()) is not None:
+        found.append(best)
+        search.believe(best)
+        known.add(best[None])
+        search.drop(~known.new(unit))
+    return np.array(found).reshape(-1, cube.ndim)
 
 
 def by_ensemble(
@@ -213,17 +215,19 @@ def by_ensemble(
     return feasibility.passed(critics.ensemble.maxima(unit, TRIES * n, rng, able), rng)[:n]
 
 
-def candidates(gp: GaussianProcess, policy: Policy, rng: np.random.Generator) -> FloatArray:
+def candidates(
+    gp: GaussianProcess, policy: Policy, rng: np.random.Generator, times: int = 1
+) -> FloatArray:
     """(m, ndim) points anywhere, draws of the policy, and steps away from good members."""
-    cube = policy.cube
-    parts = [rng.random((2 * CANDIDATES, cube.ndim)), policy.sample(CANDIDATES, None, rng)]
+    cube, each = policy.cube, times * CANDIDATES
+    parts = [rng.random((2 * each, cube.ndim)), policy.sample(each, None, rng)]
     good = gp.members[np.argsort(-gp.worth, kind="stable")[:PARENTS]]
     to = ordered(cube)
     log = gp.theta[:-2][to]
     length = np.exp(log - log.sum() / max(len(to), 1))
     for scale in SCALES:
-        near = good[rng.integers(len(good), size=CANDIDATES)]
-        near[:, to] += scale * length * rng.standard_normal((CANDIDATES, len(to)))
+        near = good[rng.integers(len(good), size=each)]
+        near[:, to] += scale * length * rng.standard_normal((each, len(to)))
         parts.append(_flipped(cube, near, rng))
     return cube.canonical(shut(np.concatenate(parts)))
 

@@ -11,10 +11,9 @@ are on their way, had come.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-from ensemblerl.agents.critics.gaussian_process import GaussianProcess, log_improvement
-from ensemblerl.agents.critics.kernel import correlation
+from ensemblerl.agents.critics.gaussian_process import GaussianProcess
+from ensemblerl.agents.critics.improvement import log_improvement
 from ensemblerl.records import FloatArray
 
 RIVALS = 64
@@ -38,7 +37,7 @@ def again(gp: GaussianProcess, unit: FloatArray, waiting: FloatArray, n: int) ->
     best = np.argsort(-mean, kind="stable")
     # a point once, whatever its draws
     best = best[np.sort(np.unique(gp.scaled(unit)[best], axis=0, return_index=True)[1])][:RIVALS]
-    mean, cov = mean[best], covariance(gp.believing(waiting[-WAITING:]), unit[best])
+    mean, cov = mean[best], gp.believing(waiting[-WAITING:]).covariance(unit[best])
     noise = float(np.exp(gp.theta[-1]))
     chosen = list[int]()
     for _ in range(n):
@@ -56,11 +55,3 @@ def log_gradient(mean: FloatArray, cov: FloatArray, noise: float) -> FloatArray:
     apart = np.maximum(np.abs(moves - moves[:, :1]), LEAST)[:, 1:]
     behind = np.broadcast_to(mean[1:] - mean[0], apart.shape)
     return np.asarray(log_improvement(behind, apart, 0.0).max(axis=1, initial=-np.inf))
-
-
-def covariance(gp: GaussianProcess, unit: FloatArray) -> FloatArray:
-    """(m, ndim) -> (m, m) of the bent reward."""
-    x = gp.scaled(unit)
-    k = gp.size * correlation(gp.x, x)
-    left = solve_triangular(gp.factor, k, lower=True)
-    return np.asarray(gp.size * correlation(x, x) - left.T @ left)
