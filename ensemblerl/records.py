@@ -91,6 +91,16 @@ class Cube:
         """(n, ndim) with inactive coordinates at 0.5, where they add nothing to a density."""
         return np.where(self.active(unit), unit, 0.5) if self.conditional else unit
 
+    def centred(self, unit: FloatArray) -> FloatArray:
+        """(n, ndim) with discrete coordinates at the middle of their cells: where in a cell a point
+        was drawn is of no account.
+        """
+        out, cells = unit.copy(), self.cells(unit)
+        for j, edges in enumerate(self.edges):
+            if edges is not None:
+                out[:, j] = 0.5 * (edges[:-1] + edges[1:])[cells[:, j]]
+        return out
+
 
 def cubes_differ(one: Cube, two: Cube) -> str:
     """What differs of kinds, levels, edges and parents; the constraints cannot be compared."""

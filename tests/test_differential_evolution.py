@@ -1,5 +1,7 @@
 """The plain search: `DifferentialEvolution`."""
 
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,7 +9,7 @@ import xarray as xr
 import ensemblerl as erl
 from ensemblerl.records import Cube, Demands, Results
 from ensemblerl.samplers import Chain, DifferentialEvolution, Portfolio, Sobol, Uniform
-from ensemblerl.samplers.differential_evolution import neighbour, reflected
+from ensemblerl.samplers.differential_evolution import neighbour, reflected, squares
 from ensemblerl.testing import check_sampler
 from ensemblerl.testing.cubes import conditional_cube, example_cubes, mixed_cube, real_cube
 from ensemblerl.testing.rehearsal import numbered
@@ -116,6 +118,91 @@ def test_what_failed_is_no_parent():
     np.testing.assert_array_equal(
         alone.ask(9, rng(5)).unit, DifferentialEvolution(cube).ask(9, rng(5)).unit
     )
+
+
+def half_failed(fate="failed", n=160):
+    """A search that draws near to a point of an edge, beyond which all fail; what it was told."""
+    search, best = DifferentialEvolution(real_cube(3)), np.array([0.3, 0.5, 0.5])
+    members = numbered(Sobol(real_cube(3)).ask(n, rng()), 0, "sobol")
+    members.unit[:] = best + 0.1 * (members.unit - 0.5)
+    ok, apart = members.unit[:, 0] > 0.3, ((members.unit - best) ** 2).sum(axis=1)
+    results = rewarded(np.where(ok, -apart, np.nan))
+    results = Results(results.value, np.where(ok, "ok", fate), results.reward)
+    search.tell(members, results)
+    return search, members, results
+
+
+def share_beyond(search):
+    return (search.ask(2000, rng(2)).unit[:, 0] < 0.3).mean()
+
+
+def test_few_children_are_where_members_failed(monkeypatch):
+    screened = share_beyond(half_failed()[0])
+    monkeypatch.setattr(sys.modules[squares.__module__], "SCREENED", 0)
+    plain = share_beyond(half_failed()[0])
+    assert plain > 0.18  # 0.01 is its standard error
+    assert screened < 0.6 * plain
+
+
+@pytest.mark.parametrize("fate", ["lost", "stopped"])
+def test_what_the_infrastructure_lost_screens_nobody(fate):
+    search = half_failed(fate)[0]
+    assert not search.state_dict()["failed"].any()
+    assert share_beyond(search) > 0.18
+
+
+@pytest.mark.parametrize("fate", ["invalid", "timeout", "out_of_memory"])
+def test_what_failed_in_whatever_way_screens(fate):
+    assert share_beyond(half_failed(fate)[0]) < 0.6 * share_beyond(half_failed("lost")[0])
+
+
+def test_without_failures_nothing_is_screened(monkeypatch):
+    unit, _ = drive(DifferentialEvolution(real_cube(2)), sphere, 64)
+    monkeypatch.setattr(sys.modules[squares.__module__], "SCREENED", 0)
+    np.testing.assert_array_equal(unit, drive(DifferentialEvolution(real_cube(2)), sphere, 64)[0])
+
+
+def test_it_goes_on_where_all_that_is_near_fails():
+    """Good members far apart, each in the middle of failures."""
+    cube = real_cube(2)
+    search = DifferentialEvolution(cube)
+    corner = np.array([[0.1, 0.1], [0.1, 0.9], [0.9, 0.1], [0.9, 0.9]])
+    around = (corner[:, None] + 1e-3 * rng().standard_normal((4, 30, 2))).reshape(-1, 2)
+    members = numbered(Sobol(cube).ask(124, rng()), 0, "sobol")
+    members.unit[:] = np.concatenate([corner, around])
+    search.tell(members, rewarded(np.where(np.arange(124) < 4, 1.0, np.nan)))
+    assert len(np.unique(search.ask(500, rng()).unit, axis=0)) == 500
+
+
+def test_what_it_remembers_of_fates_depends_on_no_order(monkeypatch):
+    monkeypatch.setattr(sys.modules[squares.__module__], "NEWEST", 40)
+    search, members, results = half_failed()
+    state = search.state_dict()
+    np.testing.assert_array_equal(state["settled"], members.number[-40:])
+    np.testing.assert_array_equal(state["place"], members.unit[-40:])
+    np.testing.assert_array_equal(state["failed"], results.fate[-40:] == "failed")
+    other = DifferentialEvolution(real_cube(3))
+    order = rng(4).permutation(len(members))
+    for rows in np.array_split(np.concatenate([order, order[:20]]), 9):  # some twice
+        part = Results(results.value[rows], results.fate[rows], results.reward[rows])
+        other.tell(members.take(rows), part)
+    for name in ("settled", "place", "failed"):
+        np.testing.assert_array_equal(other.state_dict()[name], state[name])
+    again = DifferentialEvolution(real_cube(3))
+    again.load_state_dict(state)
+    np.testing.assert_array_equal(again.ask(50, rng(6)).unit, search.ask(50, rng(6)).unit)
+
+
+def test_how_far_apart_points_are():
+    thirds, halves = np.linspace(0.0, 1.0, 4), np.linspace(0.0, 1.0, 3)
+    kinds = ("categorical", "ordinal", "real")
+    cube = Cube(kinds, (3, 2, 0), (thirds, halves, None), ((), (), ((0, (0,)),)))
+    one = np.array([[0.1, 0.1, 0.2], [0.5, 0.1, 0.5]])
+    two = np.array([[0.3, 0.4, 0.6], [0.1, 0.9, 0.2], [0.9, 0.1, 0.5]])
+    # the same category and level; levels are half apart, categories one; the number counts in
+    # the first category only
+    wanted = [[0.16, 0.25, 1.0], [1.0, 1.25, 1.0]]
+    np.testing.assert_allclose(squares(cube, one, two), wanted, atol=1e-15)
 
 
 def test_equal_rewards_are_no_trouble():

@@ -69,6 +69,25 @@ class TestFactor:
             assert same(short.lower, factored(self.x[:n], SIZE, NOISE).lower)
 
 
+def test_where_in_a_cell_a_point_was_drawn_is_of_no_account():
+    cube = CUBES["mixed"]
+    unit, other = (points(cube, 40, seed=n) for n in (0, 5))
+    discrete = [j for j, edges in enumerate(cube.edges) if edges is not None]
+    moved, cells = unit.copy(), cube.cells(unit)
+    for j in discrete:
+        edges = cube.edges[j]
+        share = rng(j).uniform(0.05, 0.95, len(unit))
+        low, high = edges[cells[:, j]], edges[cells[:, j] + 1]
+        moved[:, j] = low + share * (high - low)
+    assert len(discrete) > 1
+    assert not same(moved, unit)
+    one, two = (gaussian_process.fit(cube, u, bowl(cube.centred(unit))) for u in (unit, moved))
+    assert same(one.theta, two.theta)
+    for found, wanted in zip(one.bent(other), two.bent(other), strict=True):
+        assert same(found, wanted)
+    assert same(one.bent(unit)[0], one.bent(moved)[0])
+
+
 class TestPicks:
     @pytest.mark.parametrize("name", ["mixed", "real, 5-d", "conditional", "choices"])
     def test_believing_picks_one_by_one_is_what_the_process_would_believe(self, name):

@@ -1,6 +1,7 @@
 """The step towards what critics imagine, for token policies and spaces of choices and levels."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ class TestDraws:
         mean, spread = critic.predict(unit)
         error = drawn.std(axis=0) / np.sqrt(n)
         assert (np.abs(drawn.mean(axis=0) - mean) < 4.5 * error).all()
-        wanted = np.sqrt(spread**2 - critic.scale**2 * critic.noise)
+        # draws are of the narrow posterior, deviations of the wide one
+        wanted = replace(critic, error=critic.root, noise=0.0).predict(unit)[1]
+        assert (spread > wanted).all()
         np.testing.assert_allclose(drawn.std(axis=0), wanted, rtol=4.5 / np.sqrt(2 * n))
 
     def test_of_the_quadratic_say_nothing_outside_its_ball(self):

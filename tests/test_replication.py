@@ -14,7 +14,7 @@ from ensemblerl.agents.critics.committee import Committee
 from ensemblerl.agents.critics.credit import credit
 from ensemblerl.agents.critics.factor import Factor
 from ensemblerl.agents.critics.kernel import correlation, start
-from ensemblerl.agents.critics.noise import Level, centred, drawn, kept, level
+from ensemblerl.agents.critics.noise import Level, drawn, kept, level
 from ensemblerl.agents.critics.replication import again, log_gradient
 from ensemblerl.agents.learners.guided import Guided
 from ensemblerl.agents.learners.mpo import MPO
@@ -207,7 +207,7 @@ class TestDraws:
         gp = gaussian_process.fit(cube, unit, y, noisy=True)
         cells = np.unique(cube.cells(unit), axis=0)
         assert len(gp.members) == len(cells)
-        np.testing.assert_array_equal(gp.predict(unit), gp.predict(centred(cube, unit)))
+        np.testing.assert_array_equal(gp.predict(unit), gp.predict(cube.centred(unit)))
         points = cube.cells(again(gp.believing(unit[:5]), unit, unit[:0], 20))
         assert {tuple(c) for c in points} <= {tuple(c) for c in cells}
 

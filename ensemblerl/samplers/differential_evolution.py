@@ -30,6 +30,14 @@ SHORTEST, LONGEST = 0.2, 2.0
 point (dither)."""
 TRIES = 32
 """Draws for a point that is not known yet; from half of them on anywhere."""
+NEWEST = 512
+"""Settled members whose fate is remembered."""
+SCREENED = 4
+"""Draws at most in place of a child whose nearest settled member failed; then it is taken."""
+AT_ONCE = 256
+"""Children whose nearest members are looked for together, so that memory is bounded."""
+SAID_NOTHING = (Fate.pending, Fate.lost, Fate.stopped)
+"""Fates that tell nothing about the simulation."""
 
 
 class DifferentialEvolution:
@@ -38,7 +46,10 @@ class DifferentialEvolution:
     Differential evolution (Storn and Price 1997, doi:10.1023/A:1008202821328) as best/1/bin, with
     one of the three best for the best, and scale and crossover rate drawn anew for each point. As
     good members draw together, so do the steps. There are no generations and it never waits:
-    parents are the best members at the ask, whoever proposed them. What failed is no parent.
+    parents are the best members at the ask, whoever proposed them.
+
+    What failed is no parent, and a child whose nearest settled member failed is drawn anew, a few
+    times at most. Where there are no failures nothing is screened.
 
     A category is handed on by a member, or with a chance of 1 / ndim drawn from the prior; with
     the same chance an ordinal coordinate goes to a neighbouring level. What is inactive in a
@@ -95,6 +106,9 @@ class DifferentialEvolution:
         self._unit = np.zeros((0, self.cube.ndim))
         self._reward = np.zeros(0)
         self._seen = set[tuple[float, ...]]()
+        self._settled = np.zeros(0, dtype=np.int64)
+        self._place = np.zeros((0, self.cube.ndim))
+        self._failed = np.zeros(0, dtype=np.bool_)
 
     def locate(self, in_process: bool) -> None:
         """A session is to begin: what it knows is what it is told from now on."""
@@ -136,10 +150,28 @@ class DifferentialEvolution:
         return list(map(tuple, np.where((cells >= 0) & active, cells, unit).tolist()))
 
     def _children(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """(n, ndim) points of the cube, few of them where members failed."""
+        if len(self._number) < LEAST:
+            return self._anywhere(n, rng)
+        unit = self._steps(n, rng)
+        for _ in range(SCREENED if self._failed.any() else 0):
+            again = np.flatnonzero(self._beside_failures(unit))
+            if not len(again):
+                break
+            unit[again] = self._steps(len(again), rng)
+        return unit
+
+    def _beside_failures(self, unit: FloatArray) -> BoolArray:
+        """(n, ndim) -> (n,) whether the nearest settled member failed."""
+        out = np.zeros(len(unit), dtype=np.bool_)
+        for i in range(0, len(unit), AT_ONCE):
+            apart = squares(self.cube, unit[i : i + AT_ONCE], self._place)
+            out[i : i + AT_ONCE] = self._failed[np.argmin(apart, axis=1)]
+        return out
+
+    def _steps(self, n: int, rng: np.random.Generator) -> FloatArray:
         """(n, ndim) points of the cube."""
         m, ndim = len(self._number), self.cube.ndim
-        if m < LEAST:
-            return self._anywhere(n, rng)
         base = rng.integers(min(BASES, m), size=n)
         one = rng.integers(m, size=n)
         two = (one + rng.integers(1, m, size=n)) % m
@@ -172,7 +204,7 @@ class DifferentialEvolution:
     # ---- telling
 
     def tell(self, members: Members, results: Results) -> Metrics:
-        """Keep the best; what is not settled or failed is none of them."""
+        """Keep the best; what is not settled or failed is none of them. Remember who failed."""
         if self._discrete:
             self._seen.update(self._keys(members.unit))
         ok = (results.fate == Fate.ok) & np.isfinite(results.reward)
@@ -182,16 +214,32 @@ class DifferentialEvolution:
         reward = np.concatenate([self._reward, results.reward[ok]])
         best = np.lexsort((number, -reward))[: self.population]
         self._number, self._unit, self._reward = number[best], unit[best], reward[best]
+        self._remember(members, results)
         return {"parents": float(len(best))}
 
+    def _remember(self, members: Members, results: Results) -> None:
+        """The fates of the newest, in number order."""
+        new = ~np.isin(results.fate, SAID_NOTHING) & ~np.isin(members.number, self._settled)
+        number = np.concatenate([self._settled, members.number[new]])
+        place = np.concatenate([self._place, members.unit[new]])
+        failed = np.concatenate([self._failed, results.fate[new] != Fate.ok])
+        newest = np.argsort(number)[-NEWEST:]
+        self._settled, self._place = number[newest], place[newest]
+        self._failed = failed[newest]
+
     def state_dict(self) -> State:
-        """The best members, best first, and where all is discrete, what is known."""
+        """The best members, best first, fates of the newest, in number order, and where all is
+        discrete, what is known.
+        """
         return {
             "number": self._number.copy(),
             "unit": self._unit.copy(),
             "reward": self._reward.copy(),
             "seen": np.array(sorted(self._seen)).reshape(-1, self.cube.ndim),
             "spent": self.spent,
+            "settled": self._settled.copy(),
+            "place": self._place.copy(),
+            "failed": self._failed.copy(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -200,6 +248,8 @@ class DifferentialEvolution:
         self._reward = np.array(state["reward"])
         self._seen = set(map(tuple, np.array(state["seen"]).tolist()))
         self.spent = bool(state["spent"])
+        self._settled, self._place = np.array(state["settled"]), np.array(state["place"])
+        self._failed = np.array(state["failed"], dtype=np.bool_)
 
     def describe(self) -> dict[str, Any]:
         """Name and arguments."""
@@ -218,6 +268,20 @@ def repeated(keys: list[tuple[float, ...]], seen: set[tuple[float, ...]]) -> Int
             out.append(i)
         here.add(key)
     return np.array(out, dtype=np.int64)
+
+
+def squares(cube: Cube, one: FloatArray, two: FloatArray) -> FloatArray:
+    """(n, ndim), (m, ndim) -> (n, m) squared distances.
+
+    Two categories are as far apart as the ends of an ordered coordinate. Of a coordinate with
+    levels the cells count, each at its middle, and what is inactive in one of two is of no account.
+    """
+    cells_one, cells_two = cube.cells(one), cube.cells(two)
+    gap = (cube.centred(one)[:, None] - cube.centred(two)) ** 2
+    unordered = np.array(cube.kinds) == "categorical"
+    gap[:, :, unordered] = cells_one[:, None, unordered] != cells_two[:, unordered]
+    gap *= cube.active(one)[:, None] & cube.active(two)
+    return np.asarray(gap.sum(axis=2))
 
 
 def neighbour(level: IntArray, down: BoolArray, n: int) -> IntArray:

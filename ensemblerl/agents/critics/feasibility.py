@@ -1,10 +1,11 @@
 """How likely a member is to fail: a plane between what failed near it, and what did not.
 
 Around each point a logistic regression, on equally many of the nearest members of either fate. So
-the few of one fate that are near tell as much as the many of the other; the odds are then put
-right by how many there are (the prior correction of King and Zeng 2001,
-doi:10.1093/oxfordjournals.pan.a004868). The prior of the coefficients is normal, the posterior is
-taken for normal, and the odds are shrunk by its spread (MacKay 1992,
+the few of one fate that are near tell as much as the many of the other of where the edge is; each
+then stands for as many as there are of its fate within their reach (weighting, King and Zeng 2001,
+doi:10.1093/oxfordjournals.pan.a004868; correcting the odds alone would move the edge towards the
+fewer, by much where hardly a member is beyond it). The prior of the coefficients is normal, the
+posterior is taken for normal, and the odds are shrunk by its spread (MacKay 1992,
 doi:10.1162/neco.1992.4.5.720). Like any critic it has to vouch for itself: as far as it foretells
 no better who of the newest members failed, each left out in turn, than the share of failures does,
 its odds are drawn back to that share. What counts is how much more likely a failure is than where
@@ -22,7 +23,7 @@ from ensemblerl.agents.critics.features import columns, ordered, shut
 from ensemblerl.agents.critics.kernel import squares
 from ensemblerl.records import BoolArray, Cube, FloatArray, IntArray
 
-NEIGHBOURS, MANY = 3, 24
+NEIGHBOURS, MANY = 2, 24
 """Nearest members of each fate that are asked, for each column and one more, and at most. Near
 the edge of a failing region these come ever nearer, so that the edge is seen ever finer.
 """
@@ -206,19 +207,20 @@ def plane(
     scale = np.sqrt(np.maximum(far.sum(axis=1) / asked.sum(axis=1), 1e-300) / x.shape[1])
     z = np.ones((*y.shape, x.shape[1] + 1))
     z[:, :, 1:] = (x[near] - q[:, None]) / scale[:, None, None]
+    # of a fate with many members there, those that were asked stand for all
+    there = apart <= far.max(axis=1, keepdims=True)
+    each = [(there & (fate == c)).sum(axis=1) / (asked & (y == c)).sum(axis=1) for c in (0.0, 1.0)]
+    weight = asked * np.where(y > 0, each[1][:, None], each[0][:, None])
     beta, eye = np.zeros((len(q), z.shape[2], 1)), np.eye(z.shape[2])
     turned = z.transpose(0, 2, 1)
     for _ in range(STEPS):
         p = _probability(np.clip(z @ beta, -LARGEST, LARGEST))
-        H = turned @ (asked[:, :, None] * p * (1.0 - p) * z) + PRECISION * eye
-        rest = np.where(asked, y - p[:, :, 0], 0.0)[:, :, None]
+        H = turned @ (weight[:, :, None] * p * (1.0 - p) * z) + PRECISION * eye
+        rest = (weight * (y - p[:, :, 0]))[:, :, None]
         beta = beta + np.linalg.solve(H, turned @ rest - PRECISION * beta)
     variance = np.linalg.solve(H, eye[None, :, :1])[:, 0, 0]
-    # of a fate with many members there, those that were asked stand for all
-    there = apart <= far.max(axis=1, keepdims=True)
-    each = [(there & (fate == c)).sum(axis=1) / (asked & (y == c)).sum(axis=1) for c in (0.0, 1.0)]
     shrunk = np.sqrt(1.0 + np.pi / 8.0 * variance)
-    odds = (beta[:, 0, 0] + np.log(each[1] / each[0])) / shrunk
+    odds = beta[:, 0, 0] / shrunk
     return np.clip(odds, -LARGEST, LARGEST), beta[:, 1:, 0] / (scale * shrunk)[:, None]
 
 

@@ -17,7 +17,6 @@ from ensemblerl.agents.critics.features import columns
 from ensemblerl.agents.critics.kernel import correlation, start, tuned
 from ensemblerl.agents.critics.noise import (
     Level,
-    centred,
     drawn,
     evenly,
     foretold,
@@ -83,7 +82,8 @@ class GaussianProcess:
     cube : of the points
     bend : of the rewards; a level of noisy ones
     theta : (D + 2,) logs of the scales, see `ensemblerl.agents.critics.kernel.start`
-    members : (n, ndim) points it is of, of noisy rewards each once
+    members : (n, ndim) points it is of, of noisy rewards each once; discrete coordinates are at
+        the middle of their cells
     factor : of the covariance, first of the members, then of what it believes
     y : (n,) bent rewards, of noisy ones the means of the draws of each point
     weight : (n,) that make the posterior mean of covariances
@@ -122,8 +122,8 @@ class GaussianProcess:
         return foretold(self.scaled(unit), self.x, self.size, self.weight)
 
     def scaled(self, unit: FloatArray) -> FloatArray:
-        """(m, ndim) -> (m, F); of noisy rewards what is drawn within a cell is of no account."""
-        x, of = columns(self.cube, centred(self.cube, unit) if self.noisy else unit)
+        """(m, ndim) -> (m, F); what is drawn within a cell is of no account."""
+        x, of = columns(self.cube, self.cube.centred(unit))
         return np.asarray(x / np.exp(self.theta)[of])
 
     def bent(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -191,6 +191,7 @@ def fit(
     if seen is None:
         return None
     grown = None if before is None else before.factor
+    unit = cube.centred(unit)
     if noisy:
         return _of_draws(cube, unit, reward, theta, seen, grown)
     if theta is None:
@@ -212,7 +213,7 @@ def _of_draws(
     grown: Factor | None,
 ) -> GaussianProcess:
     """As `fit`, of noisy rewards."""
-    (x, of), y = columns(cube, centred(cube, unit)), seen(reward)
+    (x, of), y = columns(cube, unit), seen(reward)
     if theta is None:
         few = evenly(len(y), TUNED)
         theta = loud(x[few], of, y[few])

@@ -21,7 +21,7 @@ from ensemblerl.agents.critics.kernel import (
     start,
     tuned,
 )
-from ensemblerl.records import Cube, FloatArray, IntArray
+from ensemblerl.records import FloatArray, IntArray
 
 NOISE = (0.3, 1.5)
 """Prior of the variance of the noise, of results of unit variance: log-normal, middle and spread.
@@ -81,17 +81,6 @@ def evenly(n: int, most: int) -> IntArray:
     the largest are the luckiest.
     """
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
-
-
-def centred(cube: Cube, unit: FloatArray) -> FloatArray:
-    """(n, ndim) -> (n, ndim) with discrete coordinates at the middle of their cells: two draws of
-    one cell are the same point.
-    """
-    out, cells = unit.copy(), cube.cells(unit)
-    for j, edges in enumerate(cube.edges):
-        if edges is not None:
-            out[:, j] = 0.5 * (edges[:-1] + edges[1:])[cells[:, j]]
-    return out
 
 
 class Drawn(NamedTuple):
