@@ -814,6 +814,15 @@ def test_a_large_set_is_thinned_and_its_best_is_kept(monkeypatch):
     np.testing.assert_array_equal(gp.members[np.argmax(gp.y)], unit[np.argmax(bowl(unit))])
 
 
+@pytest.mark.parametrize("value", [0.1, 1e250, 1e300, -1e300])
+def test_equal_rewards_of_any_size_are_level(value):
+    """The average of equal numbers may be off by rounding, and its square beyond all numbers."""
+    unit = points(real_cube(2), 40)
+    fitted = quadratic.fit(real_cube(2), unit, np.full(40, value))
+    assert fitted is None or (fitted.predict(unit)[0] == value).all()
+    assert fitted is None or np.isfinite(fitted.maxima(5, rng())).all()
+
+
 def test_there_is_no_process_where_there_is_nothing_to_see():
     cube = real_cube(1)
     assert gaussian_process.fit(cube, np.empty((0, 1)), np.empty(0)) is None

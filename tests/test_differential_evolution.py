@@ -157,9 +157,38 @@ def test_what_failed_in_whatever_way_screens(fate):
 
 
 def test_without_failures_nothing_is_screened(monkeypatch):
-    unit, _ = drive(DifferentialEvolution(real_cube(2)), sphere, 64)
-    monkeypatch.setattr(sys.modules[squares.__module__], "SCREENED", 0)
-    np.testing.assert_array_equal(unit, drive(DifferentialEvolution(real_cube(2)), sphere, 64)[0])
+    asked = []
+    monkeypatch.setattr(
+        sys.modules[squares.__module__], "squares", lambda *at: asked.append(at) or squares(*at)
+    )
+    drive(DifferentialEvolution(real_cube(2)), sphere, 64)
+    assert not asked
+    half_failed()[0].ask(8, rng())
+    assert asked
+
+
+def test_a_state_of_a_version_that_did_not_remember_failures_is_taken_up():
+    search = half_failed()[0]
+    state = search.state_dict()
+    old = {name: state[name] for name in state if name not in ("settled", "place", "failed")}
+    other = DifferentialEvolution(real_cube(3))
+    other.load_state_dict(old)
+    assert other.ask(20, rng()).unit.shape == (20, 3)
+    members = numbered(Sobol(real_cube(3)).ask(9, rng()), 900, "sobol")
+    other.tell(members, rewarded(np.where(np.arange(9) < 4, 1.0, np.nan)))
+    assert other.state_dict()["failed"].sum() == 5
+
+
+def test_a_member_of_another_branch_is_no_nearer_for_having_less_in_common():
+    """Six coordinates in each branch: points of one's own are on average nearer than others."""
+    kinds = ("categorical", *("real",) * 12)
+    parents = ((), *[((0, (0,)),)] * 6, *[((0, (1,)),)] * 6)
+    cube = Cube(kinds, (2, *(0,) * 12), (np.array([0.0, 0.5, 1.0]), *(None,) * 12), parents)
+    unit = cube.canonical(rng(2).random((400, 13)))
+    branch = cube.cells(unit)[:, 0]
+    apart = squares(cube, unit, unit)
+    np.fill_diagonal(apart, np.inf)
+    assert (branch[apart.argmin(axis=1)] == branch).mean() > 0.95
 
 
 def test_it_goes_on_where_all_that_is_near_fails():
@@ -200,8 +229,8 @@ def test_how_far_apart_points_are():
     one = np.array([[0.1, 0.1, 0.2], [0.5, 0.1, 0.5]])
     two = np.array([[0.3, 0.4, 0.6], [0.1, 0.9, 0.2], [0.9, 0.1, 0.5]])
     # the same category and level; levels are half apart, categories one; the number counts in
-    # the first category only
-    wanted = [[0.16, 0.25, 1.0], [1.0, 1.25, 1.0]]
+    # the first category only, and all is over how many count
+    wanted = [[0.16 / 3, 0.25 / 3, 1.0 / 2], [1.0 / 2, 1.25 / 2, 1.0 / 2]]
     np.testing.assert_allclose(squares(cube, one, two), wanted, atol=1e-15)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ensemblerl.agents.critics import feasibility as feasibility_module
 from ensemblerl.agents.critics.feasibility import Feasibility
 from ensemblerl.testing.cubes import real_cube
 
@@ -37,3 +38,17 @@ def test_many_successes_before_an_edge_do_not_make_what_is_beyond_it_look_safe(n
         assert failed[risk < 0.05].mean() < 0.05
         assert failed[risk > 0.6].mean() > 0.9
     assert np.mean(loss) + 2.0 * np.std(loss) / np.sqrt(len(loss)) < most
+
+
+@pytest.mark.parametrize("ndim", [10, 20])
+def test_rare_failures_in_many_dimensions_are_worked_out_to_the_end(ndim, monkeypatch):
+    """Weighted members take Newton's method more steps than equal ones."""
+    rng = np.random.default_rng(ndim)
+    unit, asked = rng.random((1000, ndim)), rng.random((200, ndim))
+    asked[:100, 0] *= 0.06
+    feasibility = Feasibility(real_cube(ndim), unit, (unit[:, 0] < 0.03).astype(float))
+    found = feasibility.risk(asked)
+    monkeypatch.setattr(feasibility_module, "STEPS", 40)
+    wanted = Feasibility(feasibility.cube, unit, feasibility.failed).risk(asked)
+    assert np.abs(found - wanted).max() < 0.1
+    assert np.abs(found - wanted).mean() < 0.01

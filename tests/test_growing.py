@@ -3,12 +3,13 @@ every pick."""
 
 import numpy as np
 import pytest
+from scipy.linalg import LinAlgError
 from test_critics import CUBES, bowl, lessons, points, rng, rows_of
 
 from ensemblerl.agents.critics import factor as factor_module
 from ensemblerl.agents.critics import gaussian_process, improvement
 from ensemblerl.agents.critics.committee import Committee
-from ensemblerl.agents.critics.factor import BLOCK, factored
+from ensemblerl.agents.critics.factor import BLOCK, factored, root
 from ensemblerl.agents.critics.improvement import Improvement, log_improvement
 from ensemblerl.agents.critics.kernel import JITTER, correlation
 from ensemblerl.testing.core import same
@@ -61,6 +62,17 @@ class TestFactor:
         for size, columns in ((2.0 * SIZE, 4), (SIZE, 3)):
             anew = factored(x[:, :columns], size, other)
             assert same(factored(x[:, :columns], size, other, before).lower, anew.lower)
+
+    def test_where_rounding_leaves_no_covariance_a_little_is_added(self):
+        """Coincident points, in a process of next to no noise."""
+        x = np.repeat(rng(6).random((9, 40)), 30, axis=0) + 1e-9 * rng(7).random((270, 40))
+        found = factored(x * 100.0, 50.0, 1e-8)
+        assert np.isfinite(found.solved(np.ones(270))).all()
+        flat = np.ones((5, 5))
+        np.testing.assert_allclose(root(flat) @ root(flat).T, flat, atol=1e-5)
+        np.testing.assert_array_equal(root(np.eye(3)), np.eye(3))
+        with pytest.raises(LinAlgError):
+            root(-np.eye(3))
 
     def test_a_shorter_list_is_its_beginning(self):
         whole = factored(self.x, SIZE, NOISE)

@@ -169,7 +169,7 @@ class Erl:
     def importance(self, *, seed: int = 0) -> xr.Dataset:
         """How much each parameter matters for the reward, as a critic sees it: Sobol' indices.
 
-        A Gaussian process is fitted to the ok members, at most 500 of them: the best half, and
+        A Gaussian process is fitted to the ok members, at most 2,000 of them: the best half, and
         others evenly. Of rewards as they are, or bent as the agent's own critic sees them,
         whichever foretells more. Indices are those of its forecast, at points of the prior
         without known constraints, on the scale of the reward itself: what they are shares of does

@@ -66,8 +66,7 @@ class Critic(NamedTuple):
 
     def predict(self, unit: FloatArray) -> FloatArray:
         """(m, ndim) -> (m,) medians of the reward."""
-        parts = [self.process.bent(unit[i : i + BLOCK])[0] for i in range(0, len(unit), BLOCK)]
-        return self.process.bend.back(np.concatenate(parts))
+        return self.process.bend.back(self.process.means(unit))
 
     def draws(self, unit: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
         """(m, ndim) -> (k, m) rewards that k functions drawn from the posterior have there."""

@@ -48,8 +48,8 @@ class DifferentialEvolution:
     good members draw together, so do the steps. There are no generations and it never waits:
     parents are the best members at the ask, whoever proposed them.
 
-    What failed is no parent, and a child whose nearest settled member failed is drawn anew, a few
-    times at most. Where there are no failures nothing is screened.
+    What failed is no parent, and a child whose nearest of the newest settled members failed is
+    drawn anew, a few times at most. Where there are no failures nothing is screened.
 
     A category is handed on by a member, or with a chance of 1 / ndim drawn from the prior; with
     the same chance an ordinal coordinate goes to a neighbouring level. What is inactive in a
@@ -248,8 +248,10 @@ class DifferentialEvolution:
         self._reward = np.array(state["reward"])
         self._seen = set(map(tuple, np.array(state["seen"]).tolist()))
         self.spent = bool(state["spent"])
-        self._settled, self._place = np.array(state["settled"]), np.array(state["place"])
-        self._failed = np.array(state["failed"], dtype=np.bool_)
+        # of a version that did not remember them: who failed until then screens nothing
+        self._settled = np.array(state.get("settled", []), dtype=np.int64)
+        self._place = np.array(state.get("place", []), np.float64).reshape(-1, self.cube.ndim)
+        self._failed = np.array(state.get("failed", []), dtype=np.bool_)
 
     def describe(self) -> dict[str, Any]:
         """Name and arguments."""
@@ -271,17 +273,18 @@ def repeated(keys: list[tuple[float, ...]], seen: set[tuple[float, ...]]) -> Int
 
 
 def squares(cube: Cube, one: FloatArray, two: FloatArray) -> FloatArray:
-    """(n, ndim), (m, ndim) -> (n, m) squared distances.
+    """(n, ndim), (m, ndim) -> (n, m) mean squared distances along the coordinates that are active
+    in both.
 
     Two categories are as far apart as the ends of an ordered coordinate. Of a coordinate with
-    levels the cells count, each at its middle, and what is inactive in one of two is of no account.
+    levels the cells count, each at its middle.
     """
     cells_one, cells_two = cube.cells(one), cube.cells(two)
     gap = (cube.centred(one)[:, None] - cube.centred(two)) ** 2
     unordered = np.array(cube.kinds) == "categorical"
     gap[:, :, unordered] = cells_one[:, None, unordered] != cells_two[:, unordered]
-    gap *= cube.active(one)[:, None] & cube.active(two)
-    return np.asarray(gap.sum(axis=2))
+    both = cube.active(one)[:, None] & cube.active(two)
+    return np.asarray((gap * both).sum(axis=2) / np.maximum(both.sum(axis=2), 1))
 
 
 def neighbour(level: IntArray, down: BoolArray, n: int) -> IntArray:

@@ -2,8 +2,9 @@
 
 Rows are worked out in blocks of fixed size, each from those before it. So the factor of a longer
 list begins with the whole blocks of that of a shorter one, bit for bit: it is a function of the
-list alone, whether it grew or was made at once. A new member costs the square of the members, not
-their cube.
+list alone, whether it grew or was made at once. A new member at its end costs the square of the
+members, not their cube. (Of noisy rewards a point is no longer the same when it is drawn again, nor
+is the list where points are left out: what follows is worked out anew.)
 
 Shapes: ``n`` members, ``m`` points, ``F`` columns in length scales.
 """
@@ -13,13 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from ensemblerl.agents.critics.kernel import JITTER, correlation
 from ensemblerl.records import FloatArray
 
 BLOCK = 64
 """Rows that are worked out together."""
+MORE = (0.0, 1e-8, 1e-6, 1e-4)
+"""Of the largest variance, that is tried on the diagonal until there is a factor."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Factor:
         return np.asarray(self.size * correlation(self.x, x))
 
     def half(self, k: FloatArray) -> FloatArray:
-        """(n, m) -> (n, m) solved by the factor: of covariances with the members the columns'
-        products are what these tell.
+        """(n, m) -> (n, m) solved by the factor. Where columns are covariances of points with the
+        members, the products of two are the covariance that the members explain.
         """
         return np.asarray(solve_triangular(self.lower, k, lower=True, check_finite=False))
 
@@ -61,7 +64,7 @@ class Factor:
         n, m = half.shape
         lower = np.zeros((n + m, n + m), order="F")
         lower[:n, :n], lower[n:, :n] = self.lower, half.T
-        lower[n:, n:] = cholesky(rest, lower=True)
+        lower[n:, n:] = root(rest)
         all_noise = np.concatenate([self.noise, np.full(m, noise)])
         return Factor(np.concatenate([self.x, x]), self.size, all_noise, lower)
 
@@ -91,8 +94,26 @@ def factored(
             half = solve_triangular(lower[:i, :i], k[:i], lower=True, check_finite=False)
             lower[rows, :i] = half.T
             own -= half.T @ half
-        lower[rows, rows] = cholesky(own, lower=True)
+        lower[rows, rows] = root(own)
     return Factor(x, size, noise, lower)
+
+
+def root(K: FloatArray) -> FloatArray:
+    """(m, m) -> (m, m) Cholesky factor; with as little more on the diagonal as it takes, where
+    rounding has left a covariance that is none.
+
+    Raises
+    ------
+    scipy.linalg.LinAlgError
+        where there is no such factor at all
+    """
+    for more in MORE:
+        try:
+            added = K + more * np.diag(K).max() * np.eye(len(K)) if more else K
+            return np.asarray(cholesky(added, lower=True, check_finite=False))
+        except LinAlgError:
+            continue
+    return np.asarray(cholesky(K, lower=True))
 
 
 def _alike(x: FloatArray, size: float, noise: FloatArray, before: Factor) -> int:

@@ -31,8 +31,8 @@ MOST = 2000
 """Newest members that are asked at all."""
 PRECISION = 0.05
 """Of the prior of the coefficients, in units of the distance of those members: steep is likely."""
-STEPS = 5
-"""Of Newton's method."""
+STEPS = 8
+"""Of Newton's method: weights of rare failures take it a few more."""
 LARGEST = 30.0
 """Log odds."""
 AT_ONCE = 256

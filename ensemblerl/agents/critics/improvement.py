@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr, ndtr
 
+from ensemblerl.agents.critics.factor import root
 from ensemblerl.agents.critics.features import EDGE, columns, ordered, shut
 from ensemblerl.agents.critics.gaussian_process import BELIEVED, GaussianProcess
 from ensemblerl.agents.critics.kernel import JITTER, ROOT5, correlation, squares
@@ -172,7 +173,7 @@ class Improvement:
             x, noise = x[rows], noise[rows]
         K = process.size * correlation(x, x)
         K[np.diag_indices(len(x))] += noise + JITTER * process.size
-        return x, cholesky(K, lower=True, overwrite_a=True, check_finite=False)
+        return x, root(K)
 
     def slope(
         self, z: FloatArray, at: IntArray, near: FloatArray, factor: FloatArray

@@ -16,10 +16,13 @@ WORD = np.array(EVERY).dtype
 """Of the names of critics: as long as the longest."""
 CANDIDATES = 128
 """Of each kind."""
-CHOICE = 2
-"""Times as many, that the Gaussian process chooses from at a lesson."""
+CHOICE, WORK = 2, 1e10
+"""Times as many, at least, that the Gaussian process chooses from at a lesson; else once as many
+for each pick, as long as they cost no more multiplications, by the square of its members."""
 SCALES = (0.2, 0.05, 0.01, 0.002)
 """Steps away from good members, in units of the cube."""
+KINDS = 3 + len(SCALES)
+"""Of candidates: anywhere, which counts twice, draws of the policy, and steps."""
 PARENTS = 5
 """Good members."""
 FLIP = 0.2
@@ -178,7 +181,9 @@ def by_gp(
     assert gp is not None
     # what failed is as well known as what is on its way: there is nothing more to learn there
     told = [waiting[-WAITING:], critics.feasibility.failures[-FAILURES:]]
-    unit, known = candidates(gp, policy, rng, CHOICE), Known(cube)
+    gp = gp.believing(np.concatenate(told))
+    times = max(CHOICE, min(n, int(WORK / (KINDS * CANDIDATES * len(gp.x) ** 2))))
+    unit, known = candidates(gp, policy, rng, times), Known(cube)
     if known.discrete:  # among real numbers no candidate has been run
         known.add(np.concatenate([waiting, critics.feasibility.unit]))
         unit = unit[known.first(unit)]
@@ -186,7 +191,7 @@ def by_gp(
     def chance(points: FloatArray) -> FloatArray:
         return np.where(known.new(points), critics.feasibility.log_chance(points), -np.inf)
 
-    search = Improvement(gp.believing(np.concatenate(told)), unit, float(gp.worth.max()), chance)
+    search = Improvement(gp, unit, float(gp.worth.max()), chance)
     found = list[FloatArray]()
     while len(found) < n and (best := search.best()) is not None:
         found.append(best)

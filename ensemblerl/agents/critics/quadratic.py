@@ -67,7 +67,7 @@ class LocalQuadratic:
     crossed : whether products of two coordinates are among the columns
     mean : (F,) of the coefficients
     root : (F, F) of their covariance, which draws have
-    error : (F, F) of the expected products of what the coefficients are off the mean
+    error : (F, F) root of the expected products of what the coefficients are off the mean
     noise : mean variance of a result, in squared ``scale``
     middle, scale : of the rewards in the local set
     """
@@ -149,6 +149,8 @@ def fit(
     middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
     if not (np.isfinite(scale) and np.isfinite(middle)):
         return None
+    if not np.ptp(y):  # their average may be off by rounding
+        middle = float(y[0])
     scale = scale or 1.0
     x = _columns(cube, unit[near], centre, metric, crossed) * np.sqrt(weight)[:, None]
     F = x.shape[1]
