@@ -814,6 +814,18 @@ def test_a_large_set_is_thinned_and_its_best_is_kept(monkeypatch):
     np.testing.assert_array_equal(gp.members[np.argmax(gp.y)], unit[np.argmax(bowl(unit))])
 
 
+@pytest.mark.parametrize("largest", [1e300, np.finfo(float).max])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_penalty_of_any_size_ends_no_lesson(largest, sign):
+    unit = points(real_cube(2), 60)
+    reward = sign * np.where(unit[:, 0] < 0.9, largest, 1.0)
+    committee = Committee(real_cube(2))
+    for end in (30, 60):
+        critics = committee.learn(rows_of(np.arange(end), unit[:end], reward[:end]))
+        for name in critics.there:
+            assert np.isfinite(critics[name].predict(unit)[0]).all()
+
+
 @pytest.mark.parametrize("value", [0.1, 1e250, 1e300, -1e300])
 def test_equal_rewards_of_any_size_are_level(value):
     """The average of equal numbers may be off by rounding, and its square beyond all numbers."""

@@ -60,7 +60,9 @@ class Bend:
 
 
 def bend(reward: FloatArray) -> Bend | None:
-    """(n,) finite rewards -> how to bend them; None where all are alike."""
+    """(n,) finite rewards -> how to bend them; None where all are alike, or differ beyond all
+    numbers.
+    """
     with np.errstate(over="ignore"):
         gap = float(reward.max()) - reward
     if not np.isfinite(gap).all():
@@ -69,7 +71,10 @@ def bend(reward: FloatArray) -> Bend | None:
     if not 0.0 < soft < np.inf:
         return None
     plain = Bend(float(reward.max()), soft, 0.0, 1.0)
-    t = plain(reward)
+    with np.errstate(over="ignore"):
+        t = plain(reward)
+    if not np.isfinite(t).all():
+        return None
     return replace(plain, middle=float(t.mean()), scale=float(t.std()) or 1.0)
 
 

@@ -144,9 +144,7 @@ def fit(
     y = reward[near]
     with np.errstate(over="ignore"):
         range_ = float(np.ptp(y)) or 1.0
-    if not np.isfinite(range_):
-        return None
-    middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
+        middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
     if not (np.isfinite(scale) and np.isfinite(middle)):
         return None
     if not np.ptp(y):  # their average may be off by rounding
