@@ -142,7 +142,7 @@ def fit(
     # members at the rim count a tenth of the best one
     weight = np.maximum(1.0 - 0.9 * (apart[near] / reach) ** 1.5, 0.05)
     y = reward[near]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         range_ = float(np.ptp(y)) or 1.0
         middle, scale = float(np.average(y, weights=weight)), float((y / range_).std()) * range_
     if not (np.isfinite(scale) and np.isfinite(middle)):
