@@ -4,7 +4,7 @@ every pick."""
 import numpy as np
 import pytest
 from scipy.linalg import LinAlgError
-from test_critics import CUBES, bowl, lessons, points, rng, rows_of
+from test_critics import CUBES, bowl, certain, lessons, points, rng, rows_of
 
 from ensemblerl.agents.critics import factor as factor_module
 from ensemblerl.agents.critics import gaussian_process, improvement
@@ -16,10 +16,6 @@ from ensemblerl.testing.core import same
 from ensemblerl.testing.cubes import real_cube
 
 SIZE, NOISE = 1.7, 1e-4
-
-
-def certain(unit):
-    return np.zeros(len(unit))
 
 
 def process_of(cube, n=60, noise=0.1):

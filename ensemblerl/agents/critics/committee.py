@@ -140,7 +140,7 @@ class Committee:
         if new.any() or self._critics is None:
             n = int(rows.ok.sum())
             if n >= GROWTH * self._tuned:
-                self._theta, self._tuned, self._order = None, n, self._order[:0]
+                self._theta, self._tuned = None, n
                 self._learnt, self._ensemble = rows.number.copy(), None
             self._critics = self._fitted(rows)
             self._known = rows.number.copy()
@@ -155,7 +155,7 @@ class Committee:
             ok.reward,
             self._theta,
             noisy=self._noisy,
-            keep=self._kept(ok),
+            keep=None if self._noisy else self._kept(ok),
             before=None if self._critics is None else self._critics.gp,
         )
         if gp is not None:

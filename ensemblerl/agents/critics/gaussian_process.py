@@ -113,6 +113,11 @@ class GaussianProcess:
         return float(np.exp(self.theta[-2]))
 
     @property
+    def doubt(self) -> float:
+        """Variance of the noise of what is only believed."""
+        return float(np.exp(self.theta[-1])) + BELIEVED * self.size
+
+    @property
     def noisy(self) -> bool:
         """Whether its rewards are noisy draws."""
         return isinstance(self.bend, Level)
@@ -162,8 +167,7 @@ class GaussianProcess:
         """The same, with (m, ndim) points as if they had come out as foretold."""
         if not len(unit):
             return self
-        noise = float(np.exp(self.theta[-1])) + BELIEVED * self.size
-        factor = self.factor.extended(self.scaled(unit), noise)
+        factor = self.factor.extended(self.scaled(unit), self.doubt)
         y = np.concatenate([self.y, self.means(unit)])
         return replace(self, factor=factor, y=y, weight=factor.solved(y))
 
@@ -186,8 +190,8 @@ def fit(
     theta : scales to take; None: tune them
     how : to bend the rewards; None: `bend`
     noisy : they are noisy draws: not bent, see `ensemblerl.agents.critics.noise`
-    keep : rows that it is of, in the order of its factor; None: see `thinned`. Of noisy rewards
-        not heeded
+    keep : rows that it is of, in the order of its factor; None: see `thinned`, or of noisy rewards
+        `ensemblerl.agents.critics.noise.kept`
     before : one of fewer members: its factor is added to, where it is of these scales
     """
     seen: Bend | Level | None = how

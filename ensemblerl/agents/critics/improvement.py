@@ -20,7 +20,7 @@ from scipy.special import erfcx, log_ndtr, ndtr
 
 from ensemblerl.agents.critics.factor import root
 from ensemblerl.agents.critics.features import EDGE, columns, ordered, shut
-from ensemblerl.agents.critics.gaussian_process import BELIEVED, GaussianProcess
+from ensemblerl.agents.critics.gaussian_process import GaussianProcess
 from ensemblerl.agents.critics.kernel import JITTER, ROOT5, correlation, squares
 from ensemblerl.records import BoolArray, FloatArray, IntArray
 
@@ -93,8 +93,7 @@ class Improvement:
         x = process.scaled(unit[None])
         half = process.factor.half(process.factor.covariance(x))[:, 0]
         row = self._row(x, half[:, None])[:, 0]
-        noise = float(np.exp(process.theta[-1])) + BELIEVED * process.size
-        rest = np.sqrt(process.size + noise - half @ half - row @ row)
+        rest = np.sqrt(process.size + process.doubt - half @ half - row @ row)
         k = process.size * correlation(x, self._x)[0]
         of_candidates = (k - half @ self._half - row @ self._rows) / rest
         p = len(row)
@@ -166,8 +165,8 @@ class Improvement:
         """(F,) -> (k, F) the nearest of members and picks, (k, k) factor of their covariance."""
         process = self.process
         x = np.concatenate([process.x, self._picks])
-        believed = float(np.exp(process.theta[-1])) + BELIEVED * process.size
-        noise = np.concatenate([process.factor.noise, np.full(len(self._picks), believed)])
+        doubt = np.full(len(self._picks), process.doubt)
+        noise = np.concatenate([process.factor.noise, doubt])
         if len(x) > NEAREST:
             rows = np.argpartition(squares(z[None], x)[0], NEAREST)[:NEAREST]
             x, noise = x[rows], noise[rows]

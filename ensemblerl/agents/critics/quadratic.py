@@ -9,8 +9,7 @@ that points asked for at the same time differ as much as the critic is unsure.
 
 The evidence of hardly more members than coefficients is flat, and its maximum alone often says that
 there is no curvature, or too little noise. So deviations are of a posterior that sums over the
-scales. Draws are not: of the wide one a search of an ill-conditioned bowl (f2 of BBOB) with 64
-points on their way ended farther from the best, and others about as far.
+scales. Draws are not: those of the wide one have not been shown to find better points.
 
 Shapes: ``n`` members, ``d`` coordinates that have an order, ``F`` columns of the regression.
 """
